@@ -1,0 +1,115 @@
+//! Instants in milliseconds, and how the timestamps that clients send are read.
+//!
+//! **Invariant:** a text is read as the instant it obviously means, or refused; nothing is silently filed in January 1970.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An instant, in milliseconds since 1970-01-01T00:00:00Z. The text form is RFC 3339 with milliseconds, UTC.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Timestamp(pub i64);
+
+/// Numbers below this are seconds, not milliseconds (as milliseconds they would lie before 1973).
+const SECONDS_BELOW: i64 = 100_000_000_000;
+/// Numbers above this are microseconds (as milliseconds they would lie after the year 5138).
+const MICROS_ABOVE: i64 = 100_000_000_000_000;
+/// The earliest instant that is believed: 2000-01-01. Earlier ones come from clocks that were never set.
+const EARLIEST: i64 = 946_684_800_000;
+/// The latest instant that is believed: the end of the year 9999, the last that RFC 3339 can write.
+const LATEST: i64 = 253_402_300_799_999;
+
+impl Timestamp {
+    /// Reads what a client sent as text: RFC 3339, also with a space for `T`, an offset without minutes, no offset (UTC),
+    /// or an epoch number in digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if let Ok(number) = text.parse::<f64>() {
+            return Self::from_epoch_number(number);
+        }
+        let instant = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+            let civil = text.parse::<jiff::civil::DateTime>().ok()?;
+            jiff::tz::Offset::UTC.to_timestamp(civil).ok()
+        })?;
+        Self::believed(instant.as_millisecond())
+    }
+
+    /// Reads an epoch number: seconds, milliseconds or microseconds, told apart by size.
+    pub fn from_epoch_number(number: f64) -> Option<Self> {
+        #[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
+        let millis = match number {
+            n if !n.is_finite() || n.abs() > 1e18 => return None,
+            n if n < SECONDS_BELOW as f64 => (n * 1000.0).round() as i64,
+            n if n > MICROS_ABOVE as f64 => (n / 1000.0).floor() as i64,
+            n => n.floor() as i64,
+        };
+        Self::believed(millis)
+    }
+
+    /// Milliseconds since 1970.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// This instant moved by `millis`.
+    #[must_use]
+    pub const fn plus_millis(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    fn believed(millis: i64) -> Option<Self> {
+        (EARLIEST..=LATEST).contains(&millis).then_some(Self(millis))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(instant) => write!(f, "{instant:.3}"),
+            Err(_) => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not an RFC 3339 time"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_what_they_obviously_mean() {
+        for (text, right) in [
+            ("2024-04-25T14:23:05.123Z", "2024-04-25T14:23:05.123Z"),
+            ("2024-03-31T02:30:00+02", "2024-03-31T00:30:00.000Z"),
+            ("2024-03-31T02:30:00+02:00", "2024-03-31T00:30:00.000Z"),
+            ("2024-03-31 02:30:00", "2024-03-31T02:30:00.000Z"),
+            ("1711845000000", "2024-03-31T00:30:00.000Z"),
+            ("1711845000", "2024-03-31T00:30:00.000Z"),
+            ("1711845000123456", "2024-03-31T00:30:00.123Z"),
+            ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.000Z"),
+        ] {
+            assert_eq!(Timestamp::parse(text).map(|t| t.to_string()).as_deref(), Some(right), "{text}");
+        }
+        for text in ["0", "-1", "275760-09-13T00:00:00Z", "2024-02-30T00:00:00Z", "banana", "", "NaN", "1e400"] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+}
