@@ -1,2 +1,27 @@
-//! Not written yet.
-fn main() {}
+//! The Rivulet binary: reads the command line, sets up logging, runs one command.
+//!
+//! **Invariant:** wiring only. What an event goes through is in `gateway`, `broker` and `processor`.
+
+mod assets;
+mod cli;
+mod commands;
+mod config;
+mod console;
+mod demo;
+mod fate;
+mod pipeline;
+mod telemetry;
+
+use clap::Parser as _;
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::Cli::parse();
+    telemetry::init(&cli.log);
+    match commands::run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            console::complain(&error);
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

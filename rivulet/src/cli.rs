@@ -1,0 +1,180 @@
+//! The command line, and the only place that documents it: `rivulet --help`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Carries what a customer does from the page to a decision on that page, and loses none of it.
+#[derive(Debug, Parser)]
+#[command(name = "rivulet", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How the program reports what it does.
+#[derive(Debug, Args)]
+pub(crate) struct LogOptions {
+    /// What to log on standard error: a level (error, warn, info, debug) or a filter such as `info,gateway=debug`.
+    #[arg(long, global = true, default_value = "info", env = "RIVULET_LOG")]
+    pub(crate) log: String,
+    /// How log lines look.
+    #[arg(long, global = true, default_value = "text", env = "RIVULET_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in one process: gateway, log, processor, demo shop and console.
+    Up(ServeOptions),
+    /// Run the gateway alone: takes events and puts them on the log.
+    Gateway(ServeOptions),
+    /// Run the processor alone: reads the log, keeps profiles, decides. Needs Kafka as the log.
+    Processor(ServeOptions),
+    /// Work with JSON Schemas.
+    #[command(subcommand)]
+    Schema(SchemaCommand),
+    /// Look at the log.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Say what became of an event.
+    Fate(FateOptions),
+    /// Measure: figures per core and ratios against a reference of the same run.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+/// Options of the commands that serve. A flag wins over the environment, which wins over the file.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ServeOptions {
+    /// Address to listen on; port 0 takes a free one. Default: 127.0.0.1:8080.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Folder for the log, the profiles and the spool; made if missing. Default: rivulet-data.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Use Apache Kafka as the log, with a spool on disk in front: host:port, more separated by commas.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: Option<String>,
+    /// TOML file with the configuration. Any option of it can be set as `RIVULET__SECTION__OPTION` in the environment.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Leave out the demo shop, the console and the demo's token service.
+    #[arg(long)]
+    pub(crate) no_demo: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SchemaCommand {
+    /// Check a folder of schemas (`<type>/<version>.json`) and their examples; exits 1 if any is wrong.
+    Check {
+        /// The folder. Default: the schemas built into the program.
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Print records as JSON, one a line: topic, partition, offset, key, headers, value.
+    Cat(CatOptions),
+}
+
+/// Where a log is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LogPlace {
+    /// Folder of the embedded log; the program may be running on it.
+    #[arg(long, value_name = "DIR", default_value = "rivulet-data")]
+    pub(crate) data: PathBuf,
+    /// Kafka instead of a folder: host:port, more separated by commas.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CatOptions {
+    #[command(flatten)]
+    pub(crate) place: LogPlace,
+    /// Topic to print, such as `rivulet.events` or `rivulet.quarantine`.
+    #[arg(long, value_name = "TOPIC", default_value = "rivulet.events")]
+    pub(crate) topic: String,
+    /// Print this partition alone.
+    #[arg(long, value_name = "N")]
+    pub(crate) partition: Option<u32>,
+    /// Start at this offset of each partition.
+    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+    pub(crate) from: u64,
+    /// Go on printing as records come, until interrupted.
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FateOptions {
+    /// The event's id: a UUID in any spelling.
+    #[arg(value_name = "EVENT_ID")]
+    pub(crate) event_id: String,
+    #[command(flatten)]
+    pub(crate) place: LogPlace,
+    /// Ask a running program instead, such as `http://127.0.0.1:8080`; it also knows what the processor did.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Secret key for `--url`.
+    #[arg(long, value_name = "KEY", default_value = "sk_dev", env = "RIVULET_SECRET_KEY", hide_env_values = true)]
+    pub(crate) key: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Events per second, CPU-seconds per million and latency of `POST /v1/events`, beside a bare axum server.
+    Ingest(IngestOptions),
+    /// Events per second and core through dedup, profile and 20 rules.
+    Process(ProcessOptions),
+    /// The reference server of `ingest`: parses, validates and discards.
+    #[command(hide = true)]
+    Reference,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IngestOptions {
+    /// Seconds to measure each server, after a tenth of that to warm up.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// Keep-alive connections, each sending its next batch when the last is answered.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) connections: usize,
+    /// Events in a batch.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) batch: usize,
+    /// Measure `ack=broker` too, with this Kafka: host:port.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProcessOptions {
+    /// Events to process.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) events: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,174 @@
+//! A closed loop of HTTP load: each connection sends its next batch when the last one is answered.
+//!
+//! **Invariant:** only answered batches count, and an answer other than 200 fails the run.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::events::{Generator, product_view};
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub(in crate::commands) struct Load {
+    /// The server.
+    pub(in crate::commands) address: SocketAddr,
+    /// Query of `POST /v1/events`, such as `ack=disk`.
+    pub(in crate::commands) query: String,
+    /// Connections at once.
+    pub(in crate::commands) connections: usize,
+    /// Events in a batch.
+    pub(in crate::commands) batch: usize,
+    /// How long to send.
+    pub(in crate::commands) duration: Duration,
+    /// Start of the event ids.
+    pub(in crate::commands) seed: u64,
+}
+
+/// What came back.
+#[derive(Clone, Debug, Default)]
+pub(in crate::commands) struct Answered {
+    /// Events in answered batches.
+    pub(in crate::commands) events: u64,
+    /// Wall time of the run.
+    pub(in crate::commands) elapsed: Duration,
+    /// Time from the first byte sent to the whole answer, a batch each, sorted.
+    pub(in crate::commands) latencies: Vec<Duration>,
+}
+
+impl Answered {
+    /// The latency below which `share` (0 to 1) of the batches lie, in milliseconds.
+    pub(in crate::commands) fn percentile_ms(&self, share: f64) -> f64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length is an index")]
+        let index = ((self.latencies.len() as f64 * share) as usize).min(self.latencies.len().saturating_sub(1));
+        self.latencies.get(index).map_or(0.0, |latency| latency.as_secs_f64() * 1000.0)
+    }
+
+    /// Events a second.
+    pub(in crate::commands) fn rate(&self) -> f64 {
+        self.events as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// Requests of one connection, made ahead so that the loop only sends. Longer runs go round with fresh ids patched in.
+const PREPARED_REQUESTS: usize = 64;
+/// Largest answer that is read, bytes.
+const ANSWER_MAX: usize = 4 << 20;
+
+/// Runs the load to its end.
+pub(in crate::commands) async fn run(load: &Load) -> anyhow::Result<Answered> {
+    let started = now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for connection in 0..load.connections {
+        let load = load.clone();
+        tasks.spawn(async move { one_connection(&load, connection as u64).await });
+    }
+    let mut total = Answered::default();
+    while let Some(done) = tasks.join_next().await {
+        let one = done.context("a connection's task failed")??;
+        total.events += one.events;
+        total.latencies.extend(one.latencies);
+    }
+    total.elapsed = started.elapsed();
+    total.latencies.sort_unstable();
+    Ok(total)
+}
+
+async fn one_connection(load: &Load, number: u64) -> anyhow::Result<Answered> {
+    let mut stream = TcpStream::connect(load.address).await.context("cannot connect")?;
+    stream.set_nodelay(true)?;
+    let mut generator = Generator::new(load.seed ^ (number + 1).wrapping_mul(0x2545_f491_4f6c_dd1d));
+    let mut requests: Vec<Request> = (0..PREPARED_REQUESTS).map(|_| Request::new(load, &mut generator)).collect();
+    let mut answered = Answered::default();
+    let mut buffer = Vec::with_capacity(64 << 10);
+    let started = now();
+    while started.elapsed() < load.duration {
+        for request in &mut requests {
+            if started.elapsed() >= load.duration {
+                break;
+            }
+            request.renew(&mut generator);
+            let sent = now();
+            stream.write_all(&request.bytes).await?;
+            read_answer(&mut stream, &mut buffer).await?;
+            answered.latencies.push(sent.elapsed());
+            answered.events += load.batch as u64;
+        }
+    }
+    Ok(answered)
+}
+
+/// A whole HTTP request, and where the event ids stand in it.
+struct Request {
+    bytes: Vec<u8>,
+    ids: Vec<usize>,
+}
+
+impl Request {
+    fn new(load: &Load, generator: &mut Generator) -> Self {
+        let millis = unix_millis();
+        let events: Vec<String> = (0..load.batch).map(|_| product_view(generator, millis)).collect();
+        let body = format!("[{}]", events.join(","));
+        let head = format!(
+            "POST /v1/events?{} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer sk_dev\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            load.query,
+            load.address,
+            body.len()
+        );
+        let bytes = [head.into_bytes(), body.into_bytes()].concat();
+        let marker = b"{\"event_id\":\"";
+        let ids = bytes.windows(marker.len()).enumerate().filter(|(_, window)| window == marker);
+        let ids = ids.map(|(at, _)| at + marker.len()).collect();
+        Self { bytes, ids }
+    }
+
+    /// Writes new event ids, so that no batch is a repetition.
+    fn renew(&mut self, generator: &mut Generator) {
+        let millis = unix_millis();
+        for at in &self.ids {
+            let id = generator.event_id(millis).to_string();
+            if let Some(place) = self.bytes.get_mut(*at..at + id.len()) {
+                place.copy_from_slice(id.as_bytes());
+            }
+        }
+    }
+}
+
+/// Reads one answer with a `content-length`.
+async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
+    buffer.clear();
+    loop {
+        if stream.read_buf(buffer).await? == 0 {
+            bail!("the server closed the connection");
+        }
+        let Some(head_end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(buffer.get(..head_end).unwrap_or_default()).to_ascii_lowercase();
+        if !head.starts_with("http/1.1 200") {
+            bail!("the server answered {}: {}", head.lines().next().unwrap_or(""), String::from_utf8_lossy(buffer));
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        let whole = head_end + 4 + length.context("the answer has no content-length")?;
+        if whole > ANSWER_MAX {
+            bail!("the answer is larger than {ANSWER_MAX} bytes");
+        }
+        while buffer.len() < whole {
+            if stream.read_buf(buffer).await? == 0 {
+                bail!("the server closed the connection in an answer");
+            }
+        }
+        return Ok(());
+    }
+}
+
+fn unix_millis() -> u64 {
+    use broker::clock::Clock as _;
+    u64::try_from(broker::clock::SystemClock.now().as_millis()).unwrap_or_default()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,40 @@
+//! One file a command.
+
+mod bench;
+mod fate;
+mod log;
+mod schema;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::cli::{BenchCommand, Command, LogCommand, SchemaCommand};
+
+/// Most threads that run async tasks; the work that waits for disks has threads of its own.
+const ASYNC_THREADS_MAX: usize = 4;
+
+/// Runs one command to its end.
+pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(options) => runtime()?.block_on(up::run(options, up::Role::Both)),
+        Command::Gateway(options) => runtime()?.block_on(up::run(options, up::Role::Gateway)),
+        Command::Processor(options) => runtime()?.block_on(up::run(options, up::Role::Processor)),
+        Command::Schema(SchemaCommand::Check { dir }) => schema::check(dir.as_deref()),
+        Command::Log(LogCommand::Cat(options)) => runtime()?.block_on(log::cat(options)),
+        Command::Fate(options) => runtime()?.block_on(fate::run(options)),
+        Command::Bench(BenchCommand::Ingest(options)) => runtime()?.block_on(bench::ingest::run(options)),
+        Command::Bench(BenchCommand::Process(options)) => bench::process::run(&options),
+        Command::Bench(BenchCommand::Reference) => runtime()?.block_on(bench::reference::run()),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(ASYNC_THREADS_MAX));
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
+}

@@ -1,0 +1,20 @@
+//! Log lines on standard error. They hold counts, places and codes, never what a customer sent.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{LogFormat, LogOptions};
+
+/// Starts logging for the process. A filter that cannot be read becomes `info`, with a warning.
+pub(crate) fn init(options: &LogOptions) {
+    let parsed = EnvFilter::try_new(&options.log);
+    let complaint = parsed.as_ref().err().map(ToString::to_string);
+    let filter = parsed.unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match options.log_format {
+        LogFormat::Text => builder.with_target(false).compact().init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    if let Some(complaint) = complaint {
+        tracing::warn!(%complaint, "the log filter cannot be read, using `info`");
+    }
+}
