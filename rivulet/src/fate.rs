@@ -1,0 +1,153 @@
+//! What became of an event: every record that names its id, and what they add up to.
+//!
+//! **Invariant:** says `unknown` only after reading each partition from its start to its end. It reads the whole log: fine for
+//! a developer's question, and the reason why an index comes with sealed segments.
+
+use std::time::Duration;
+
+use broker::log::{Log, ReadLimit, Record};
+use schemas::header::CE_ID;
+use schemas::id::EventId;
+use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Records a read asks for.
+const READ_RECORDS: usize = 2_000;
+/// Bytes a read asks for.
+const READ_BYTES: usize = 8 << 20;
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Fate {
+    pub(crate) event_id: EventId,
+    pub(crate) outcome: Outcome,
+    /// The records that name it, in the order found.
+    pub(crate) records: Vec<Sighting>,
+}
+
+/// The one outcome of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    /// On the log.
+    Accepted,
+    /// Not on the log; its raw bytes are in quarantine, with the reason.
+    Quarantined,
+    /// Nothing names it.
+    Unknown,
+}
+
+/// One record that names the event.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Sighting {
+    pub(crate) topic: &'static str,
+    pub(crate) partition: u32,
+    pub(crate) offset: u64,
+    /// How the record names it: `event`, `quarantine`, `trigger`.
+    pub(crate) role: &'static str,
+    /// Reason of a quarantined event; rule and slot of a decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) detail: Option<Value>,
+}
+
+/// The topics whose records name events.
+pub(crate) const TOPICS: &[Topic] = &[Topic::Events, Topic::Quarantine, Topic::Decisions];
+
+impl Fate {
+    /// Nothing known yet.
+    pub(crate) const fn unknown(event_id: EventId) -> Self {
+        Self { event_id, outcome: Outcome::Unknown, records: Vec::new() }
+    }
+
+    /// Takes a record into account if it names the event.
+    pub(crate) fn consider(&mut self, record: &Record) {
+        let Some((role, detail)) = role(record, self.event_id) else { return };
+        self.outcome = match (record.at.topic, self.outcome) {
+            (Topic::Events, _) => Outcome::Accepted,
+            (Topic::Quarantine, Outcome::Unknown) => Outcome::Quarantined,
+            (_, outcome) => outcome,
+        };
+        self.records.push(Sighting {
+            topic: record.at.topic.name(),
+            partition: record.at.partition.0,
+            offset: record.offset.0,
+            role,
+            detail,
+        });
+    }
+}
+
+/// Reads the log for an event.
+pub(crate) async fn search(log: &dyn Log, event_id: EventId) -> anyhow::Result<Fate> {
+    let mut fate = Fate::unknown(event_id);
+    for topic in TOPICS {
+        for partition in 0..log.partitions(*topic).await? {
+            let at = TopicPartition { topic: *topic, partition: PartitionId(partition) };
+            let (mut from, end) = (log.start_offset(at).await?, log.end_offset(at).await?);
+            while from < end {
+                let limit = ReadLimit { max_records: READ_RECORDS, max_bytes: READ_BYTES, max_wait: Duration::from_secs(5) };
+                let records = log.read(at, from, limit).await?;
+                let Some(last) = records.last() else { break };
+                from = last.offset.next();
+                records.iter().for_each(|record| fate.consider(record));
+            }
+        }
+    }
+    Ok(fate)
+}
+
+fn role(record: &Record, event_id: EventId) -> Option<(&'static str, Option<Value>)> {
+    let named = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(EventId::parse) == Some(event_id);
+    match record.at.topic {
+        Topic::Events => named(record.header(CE_ID)?).then_some(("event", None)),
+        Topic::Quarantine => {
+            let value: Option<Value> = named(&record.key).then(|| serde_json::from_slice(&record.value).ok())?;
+            Some(("quarantine", value.and_then(|value| value.get("reason").cloned())))
+        }
+        Topic::Decisions => {
+            let value: Value = serde_json::from_slice(&record.value).ok()?;
+            named(value.get("trigger")?.as_str()?.as_bytes()).then(|| {
+                let keep = ["decision_id", "rule", "slot"].into_iter();
+                let detail = keep.filter_map(|name| Some((name.to_owned(), value.get(name)?.clone())));
+                ("trigger", Some(Value::Object(detail.collect())))
+            })
+        }
+        Topic::Profiles | Topic::Rules | Topic::DeadLetter => None,
+    }
+}
+
+/// The offset to start reading at.
+pub(crate) const START: Offset = Offset(0);
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use schemas::time::Timestamp;
+
+    use super::*;
+
+    fn record(topic: Topic, key: &str, header: Option<&str>, value: &str) -> Record {
+        Record {
+            at: TopicPartition { topic, partition: PartitionId(0) },
+            offset: Offset(7),
+            appended_at: Timestamp(0),
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            headers: header.map(|id| (CE_ID.to_owned(), Bytes::copy_from_slice(id.as_bytes()))).into_iter().collect(),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn an_event_that_was_refused_and_then_accepted_counts_as_accepted() {
+        let id = "123e4567-e89b-12d3-a456-426614174000";
+        let mut fate = Fate::unknown(EventId::parse(id).unwrap());
+        fate.consider(&record(Topic::Quarantine, id, None, r#"{"reason":{"code":"schema.invalid"}}"#));
+        assert_eq!(fate.outcome, Outcome::Quarantined);
+        fate.consider(&record(Topic::Events, "u1", Some(id), "{}"));
+        fate.consider(&record(Topic::Events, "u1", Some("00000000-0000-0000-0000-000000000001"), "{}"));
+        fate.consider(&record(Topic::Decisions, "u1", None, &format!(r#"{{"trigger":"{id}","rule":"r","slot":"s"}}"#)));
+        assert_eq!(fate.outcome, Outcome::Accepted);
+        assert_eq!(fate.records.iter().map(|seen| seen.role).collect::<Vec<_>>(), ["quarantine", "event", "trigger"]);
+    }
+}
