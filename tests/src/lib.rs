@@ -1,1 +1,25 @@
-//! Harness.
+//! Harness of the black-box tests: starts the real binary and a real broker, drives them as a client would, breaks them, and
+//! says from the log alone what the right answer is.
+//!
+//! **Invariant:** nothing here links to the program under test; whatever a test knows of it came through HTTP, WebSocket, the
+//! command line or the files on disk. Only [`faults`] waits.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::missing_panics_doc,
+    reason = "a harness fails by panicking and reports to the terminal"
+)]
+
+pub mod client;
+pub mod events;
+pub mod faults;
+pub mod kafka;
+pub mod leash;
+pub mod log;
+pub mod oracle;
+pub mod rivulet;
+pub mod sender;
+pub mod socket;

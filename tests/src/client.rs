@@ -1,0 +1,156 @@
+//! A client over HTTP that says exactly what it was told and gets back exactly what was answered.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+use serde_json::Value;
+
+/// The longest a request may take; the program's own deadlines are shorter.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The longest a connection may take to open.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A client with one key.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    key: Option<String>,
+}
+
+/// What was answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub text: String,
+    /// The body as JSON; null if it is none.
+    pub json: Value,
+}
+
+impl Answer {
+    /// The verdicts, in order; empty if there are none.
+    pub fn verdicts(&self) -> &[Value] {
+        self.json["events"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// The statuses of the verdicts, in order.
+    pub fn statuses(&self) -> Vec<&str> {
+        self.verdicts().iter().map(|verdict| verdict["status"].as_str().unwrap_or("none")).collect()
+    }
+
+    /// The code of a whole-request error.
+    pub fn code(&self) -> &str {
+        self.json["error"]["code"].as_str().unwrap_or("none")
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Client {
+    /// A client of `host:port` with a key.
+    pub fn new(address: &str, key: &str) -> Self {
+        Self::build(address, Some(key.to_owned()))
+    }
+
+    /// The same without a key.
+    #[must_use]
+    pub fn keyless(&self) -> Self {
+        Self { key: None, ..self.clone() }
+    }
+
+    /// The same with another key.
+    #[must_use]
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    fn build(address: &str, key: Option<String>) -> Self {
+        let http = reqwest::Client::builder().timeout(REQUEST_DEADLINE).connect_timeout(CONNECT_DEADLINE).no_proxy();
+        Self { http: http.build().expect("a client"), base: format!("http://{address}"), key }
+    }
+
+    /// `POST /v1/events` with JSON; panics if there is no answer.
+    pub async fn send(&self, body: impl Into<Vec<u8>>) -> Answer {
+        self.send_with(&[("content-type", "application/json")], body).await
+    }
+
+    /// `POST /v1/events` with these headers; panics if there is no answer.
+    pub async fn send_with(&self, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Answer {
+        self.post("/v1/events", headers, body).await.expect("an answer")
+    }
+
+    /// `POST`, any path; fails if there is no answer.
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Result<Answer, reqwest::Error> {
+        self.request(reqwest::Method::POST, path, headers, Some(body.into())).await
+    }
+
+    /// `GET`, any path; fails if there is no answer.
+    pub async fn get(&self, path: &str) -> Result<Answer, reqwest::Error> {
+        self.request(reqwest::Method::GET, path, &[], None).await
+    }
+
+    /// Any request; fails if there is no answer.
+    pub async fn request(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, reqwest::Error> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let header = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let headers = response.headers().iter().map(header).collect();
+        let text = response.text().await?;
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Answer { status, headers, text, json })
+    }
+}
+
+/// One gzip member.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+/// Zlib, which is what HTTP calls `deflate`.
+pub fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+/// Deflate without a frame, which some clients call `deflate`.
+pub fn raw_deflate(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
