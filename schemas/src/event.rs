@@ -14,7 +14,16 @@ pub const RESERVED_TYPE_PREFIX: &str = "rivulet.";
 
 /// The members that a client may send at the top of an event.
 pub const KNOWN_MEMBERS: &[&str] = &[
-    "event_id", "event_type", "user_id", "anonymous_id", "timestamp", "metadata", "session_id", "context", "consent", "schema",
+    "event_id",
+    "event_type",
+    "user_id",
+    "anonymous_id",
+    "timestamp",
+    "metadata",
+    "session_id",
+    "context",
+    "consent",
+    "schema",
 ];
 
 /// An accepted event read back from the log.
@@ -45,12 +54,18 @@ impl<'a> LoggedEvent<'a> {
     pub fn read(bytes: &'a [u8], limits: Limits) -> Result<Self, json::Error> {
         let members = json::object(bytes, limits)?;
         let find = |name: &str| members.iter().find(|member| member.name == name);
-        let missing = |name: &str| json::Error { code: Code::EventFieldMissing, pointer: format!("/{name}"), at: 0 };
-        let invalid = |name: &str| json::Error { code: Code::EventFieldInvalid, pointer: format!("/{name}"), at: 0 };
+        let missing =
+            |name: &str| json::Error { code: Code::EventFieldMissing, pointer: format!("/{name}"), at: 0 };
+        let invalid =
+            |name: &str| json::Error { code: Code::EventFieldInvalid, pointer: format!("/{name}"), at: 0 };
         let receipt = find("receipt").ok_or_else(|| missing("receipt"))?;
         let receipt: Receipt = serde_json::from_slice(receipt.value).map_err(|_| invalid("receipt"))?;
-        let event_type = find("event_type").ok_or_else(|| missing("event_type"))?.text().ok_or_else(|| invalid("event_type"))?;
-        let object = |name: &str| find(name).filter(|member| member.kind == Kind::Object).map(|member| member.value);
+        let event_type = find("event_type")
+            .ok_or_else(|| missing("event_type"))?
+            .text()
+            .ok_or_else(|| invalid("event_type"))?;
+        let object =
+            |name: &str| find(name).filter(|member| member.kind == Kind::Object).map(|member| member.value);
         Ok(Self {
             event_type: EventType::new(event_type),
             user_id: find("user_id").and_then(somebody).map(|id| UserId::new(id.into_owned())),

@@ -97,6 +97,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { event_bytes: 64 << 10, batch_bytes: 4 << 20, batch_events: 2_500, depth: 32, ack: AckLevel::Disk }
+        Self {
+            event_bytes: 64 << 10,
+            batch_bytes: 4 << 20,
+            batch_events: 2_500,
+            depth: 32,
+            ack: AckLevel::Disk,
+        }
     }
 }

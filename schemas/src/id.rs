@@ -213,8 +213,30 @@ pub const NO_PROFILE_PREFIX: &str = "none:";
 /// Ids that clients send when they mean nobody; compared without case and surrounding white space.
 /// Everybody who sent one of these would otherwise become one person (PostHog/posthog#12008).
 const NOBODY: &[&str] = &[
-    "", "null", "undefined", "none", "nil", "nan", "anonymous", "guest", "unknown", "user", "id", "true", "false", "n/a",
-    "na", "distinct_id", "user_id", "anonymous_id", "not_authenticated", "[object object]", "{}", "[]", "\"\"", "''",
+    "",
+    "null",
+    "undefined",
+    "none",
+    "nil",
+    "nan",
+    "anonymous",
+    "guest",
+    "unknown",
+    "user",
+    "id",
+    "true",
+    "false",
+    "n/a",
+    "na",
+    "distinct_id",
+    "user_id",
+    "anonymous_id",
+    "not_authenticated",
+    "[object object]",
+    "{}",
+    "[]",
+    "\"\"",
+    "''",
 ];
 
 /// Whether an id means nobody: a word of the list, or nothing but zeros and hyphens.
@@ -251,7 +273,20 @@ mod tests {
 
     #[test]
     fn ids_that_mean_nobody_are_known() {
-        for id in ["", " ", "null", "Undefined", "[object Object]", "NaN", "0", "None", "{}", "[]", "0000-0000", "\t"] {
+        for id in [
+            "",
+            " ",
+            "null",
+            "Undefined",
+            "[object Object]",
+            "NaN",
+            "0",
+            "None",
+            "{}",
+            "[]",
+            "0000-0000",
+            "\t",
+        ] {
             assert!(means_nobody(id), "{id:?}");
         }
         for id in ["u1", "10", "nullable", "00a0", "user_789"] {

@@ -7,6 +7,15 @@
 //! [`event`] say what they are, [`registry`] judges them, [`verdict`] and [`frame`] tell the sender, [`receipt`],
 //! [`header`], [`topic`] and [`partition`] put them on the log, [`decision`] is what comes back.
 #![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "tests fail by panicking"
+    )
+)]
 
 pub mod wire;
 
@@ -21,6 +30,10 @@ pub mod time;
 #[cfg(feature = "std")]
 pub mod event;
 
+#[cfg(feature = "validator")]
+mod builtin;
+#[cfg(feature = "validator")]
+mod reason;
 #[cfg(feature = "validator")]
 pub mod registry;
 

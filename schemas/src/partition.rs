@@ -15,7 +15,10 @@ pub fn for_key(key: &[u8], count: u32) -> PartitionId {
 
 /// Java's 32-bit murmur2 with Kafka's seed (Apache Kafka, `org.apache.kafka.common.utils.Utils#murmur2`).
 pub fn murmur2(data: &[u8]) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "keys are far below 4 GiB; Java uses a 32-bit length too")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "keys are far below 4 GiB; Java uses a 32-bit length too"
+    )]
     let mut h = SEED ^ data.len() as u32;
     let mut words = data.chunks_exact(4);
     for word in words.by_ref() {

@@ -108,7 +108,9 @@ mod tests {
         ] {
             assert_eq!(Timestamp::parse(text).map(|t| t.to_string()).as_deref(), Some(right), "{text}");
         }
-        for text in ["0", "-1", "275760-09-13T00:00:00Z", "2024-02-30T00:00:00Z", "banana", "", "NaN", "1e400"] {
+        for text in
+            ["0", "-1", "275760-09-13T00:00:00Z", "2024-02-30T00:00:00Z", "banana", "", "NaN", "1e400"]
+        {
             assert_eq!(Timestamp::parse(text), None, "{text}");
         }
     }

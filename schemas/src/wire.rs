@@ -31,7 +31,12 @@ pub fn hello_frame(out: &mut String, key: Option<&str>, sdk: Option<&str>, resum
 }
 
 /// Appends a `batch` frame around events that are JSON objects already. `sent_at_ms` is the sender's clock, since 1970.
-pub fn batch_frame<'e>(out: &mut String, seq: u64, sent_at_ms: u64, events: impl IntoIterator<Item = &'e str>) {
+pub fn batch_frame<'e>(
+    out: &mut String,
+    seq: u64,
+    sent_at_ms: u64,
+    events: impl IntoIterator<Item = &'e str>,
+) {
     out.push_str(r#"{"type":"batch","seq":"#);
     push_u64(out, seq);
     out.push_str(r#","sent_at":"#);

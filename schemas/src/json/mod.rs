@@ -7,12 +7,23 @@
 //! **Invariant:** what [`object`] accepts, `serde_json` accepts too, and reads to the same names (property test). No input makes
 //! it recurse deeper than [`Limits::max_depth`] or panic.
 
+mod scan;
+mod split;
+#[cfg(test)]
+mod tests;
+
 use crate::verdict::Code;
+
+pub use scan::object;
+pub use split::split;
+
+/// `serde_json` reads no deeper than this, so neither does the scanner, whatever [`Limits`] say.
+pub const DEEPEST: usize = 127;
 
 /// Bounds of one event.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Nested arrays and objects, the outermost counted.
+    /// Nested arrays and objects, the outermost counted; more than [`DEEPEST`] counts as that.
     pub max_depth: usize,
 }
 
@@ -69,13 +80,6 @@ pub struct Error {
     pub at: usize,
 }
 
-/// Scans one event: the whole value is checked (UTF-8, syntax, depth, names once, whole surrogate pairs, numbers a double can
-/// hold, no NUL in names), the members of the outermost object are returned.
-pub fn object(bytes: &[u8], limits: Limits) -> Result<Vec<Member<'_>>, Error> {
-    let _ = (bytes, limits);
-    todo!("schemas helper")
-}
-
 /// How a body holds its events.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body<'a> {
@@ -90,14 +94,31 @@ pub enum Body<'a> {
     },
 }
 
-/// Splits a JSON body into events by brackets and strings alone, so that whatever is wrong inside an event stays its own.
-/// A leading byte-order mark is skipped. `max_events` bounds the answer: more is [`Code::BatchTooManyEvents`].
-pub fn split(body: &[u8], max_events: usize) -> Result<Body<'_>, Error> {
-    let _ = (body, max_events);
-    todo!("schemas helper")
+/// Splits NDJSON: one event a line, blank lines skipped, `\r\n` allowed, a leading byte-order mark skipped.
+pub fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    without_bom(body).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
 }
 
-/// Splits NDJSON: one event a line, blank lines skipped, `\r\n` allowed.
-pub fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
+fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
+}
+
+/// Length of the run of plain string bytes that `bytes` begins with: none is a quote, a backslash or a control character.
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let mut at = 0;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+        let special = zero_byte(word ^ (ONES * 0x22)) | zero_byte(word ^ (ONES * 0x5c)) | control;
+        if special != 0 {
+            // The lowest mark is exact; borrows reach only marks above it.
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + rest.iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20)).count()
 }
