@@ -1,0 +1,92 @@
+//! Last values by name, as the JSON that was sent.
+//!
+//! **Invariant:** the value of the latest event by (time, event id) stays, whatever the order of arrival; digits stay as sent.
+
+use std::collections::BTreeMap;
+
+use schemas::json::{Kind, Member};
+use schemas::receipt::Receipt;
+use serde::{Deserialize, Serialize};
+
+use super::Dated;
+use crate::fields::{self, cut};
+use crate::output::Outputs;
+
+/// Names kept; the one written longest ago makes room.
+pub const MAX_TRAITS: usize = 64;
+/// Longest JSON of a value, in bytes; longer ones are not kept.
+pub const MAX_TRAIT_BYTES: usize = 1024;
+/// Longest name, in bytes; longer ones are cut.
+const MAX_NAME_BYTES: usize = 128;
+
+/// Names and their last values.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Traits(BTreeMap<String, Dated<String>>);
+
+impl Traits {
+    /// Names and JSON, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        // A `null` stays as the latest value, so that an older one does not come back, but there is nothing to show.
+        self.0
+            .iter()
+            .filter(|(_, dated)| dated.value != "null")
+            .map(|(name, dated)| (name.as_str(), dated.value.as_str()))
+    }
+
+    /// The JSON of a value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|dated| dated.value.as_str()).filter(|json| *json != "null")
+    }
+
+    /// Sets a value from an event, unless a later event set it already.
+    pub(crate) fn set(
+        &mut self,
+        group: &str,
+        name: &str,
+        member: &Member<'_>,
+        receipt: &Receipt,
+        out: &mut Outputs,
+    ) {
+        let name = cut(name, MAX_NAME_BYTES);
+        let json = fields::raw(member).filter(|json| json.len() <= MAX_TRAIT_BYTES);
+        let Some(json) = json else {
+            out.notes.refused_traits += 1;
+            return;
+        };
+        let json = if member.kind == Kind::Null { "null" } else { json };
+        let new = Dated { at: receipt.occurred_at, event: receipt.event_id, value: json.to_owned() };
+        let old = self.get(name).map(str::to_owned);
+        self.put(name, new);
+        out.change(format!("{group}.{name}"), old, self.get(name).map(str::to_owned));
+        self.shrink(|gone, old| out.change(format!("{group}.{gone}"), Some(old), None));
+    }
+
+    /// Takes another profile's values in.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (name, dated) in &other.0 {
+            self.put(name, dated.clone());
+        }
+        self.shrink(|_, _| ());
+    }
+
+    fn put(&mut self, name: &str, new: Dated<String>) {
+        match self.0.get_mut(name) {
+            Some(old) if old.order() >= new.order() => {}
+            Some(old) => *old = new,
+            None => {
+                self.0.insert(name.to_owned(), new);
+            }
+        }
+    }
+
+    fn shrink(&mut self, mut gone: impl FnMut(String, String)) {
+        while self.0.len() > MAX_TRAITS {
+            let oldest = self.0.iter().min_by_key(|(name, dated)| (dated.order(), name.as_str()));
+            let Some(name) = oldest.map(|(name, _)| name.clone()) else { return };
+            if let Some(old) = self.0.remove(&name) {
+                gone(name, old.value);
+            }
+        }
+    }
+}

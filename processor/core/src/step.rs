@@ -1,0 +1,218 @@
+//! The step: one input of one profile.
+//!
+//! Order: sessions whose time has come are closed; then the input has its effect; then sessions that it left in the past are
+//! closed too. So a late timer changes nothing but when it is told, and batches have no meaning.
+//!
+//! **Invariant:** the step reads nothing but its arguments, and every effect is in the profile or in the outputs.
+
+use schemas::event::LoggedEvent;
+use schemas::id::{NO_PROFILE_PREFIX, ProfileKey, ProfileKind, UserId};
+use schemas::json::Limits;
+use schemas::receipt::Trust;
+use schemas::time::Timestamp;
+
+use crate::enrich::user_agent;
+use crate::input::{Control, EventInput, Input, MAX_HOPS};
+use crate::output::{Outcome, Outputs, SessionClosed};
+use crate::profile::view::{difference, to_json};
+use crate::profile::{Dated, MAX_DEVICES, Profile, json_time, keep_earliest, keep_latest};
+use crate::rules::{Ruleset, evaluate};
+use crate::score::Model;
+use crate::session::Settings;
+
+/// What the step runs by.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Program {
+    /// The rules.
+    pub rules: Ruleset,
+    /// The intent model.
+    pub model: Model,
+    /// How sessions are cut.
+    pub sessions: Settings,
+}
+
+/// Applies one input to a profile. `now` is the highest `received_at` seen in the profile's partition.
+pub fn step(program: &Program, profile: &mut Profile, input: Input<'_>, now: Timestamp) -> Outputs {
+    let mut out = Outputs::default();
+    let session = profile.sessions.current().map(to_json);
+    close_sessions(program, profile, now, &mut out);
+    match input {
+        Input::Event(input) => event(program, profile, input, now, &mut out),
+        Input::Timer => {}
+        Input::Control(control) => self::control(program, profile, control, now, &mut out),
+    }
+    close_sessions(program, profile, now, &mut out);
+    out.change("session", session, profile.sessions.current().map(to_json));
+    out
+}
+
+impl Profile {
+    /// When this profile's next timer is due.
+    pub fn next_timer(&self, program: &Program) -> Option<Timestamp> {
+        self.sessions.next_due(program.sessions)
+    }
+}
+
+fn close_sessions(program: &Program, profile: &mut Profile, now: Timestamp, out: &mut Outputs) {
+    for session in profile.sessions.close_due(program.sessions, now) {
+        let closed_at = session.last_at.plus_millis(program.sessions.gap_ms);
+        out.closed.push(SessionClosed { corrected: session.reopened, closed_at, session });
+    }
+}
+
+/// The profile to send on to, if this one was merged away. When records went round in a circle of merges, this one keeps them.
+fn onward(profile: &mut Profile, hops: u8, out: &mut Outputs) -> Option<ProfileKey> {
+    let target = profile.redirect.clone()?;
+    if hops < MAX_HOPS {
+        return Some(target);
+    }
+    profile.redirect = None;
+    out.change("redirect", Some(to_json(&target)), None);
+    None
+}
+
+fn event(
+    program: &Program,
+    profile: &mut Profile,
+    input: &EventInput<'_>,
+    now: Timestamp,
+    out: &mut Outputs,
+) {
+    if let Some(into) = onward(profile, input.hops, out) {
+        let event = String::from_utf8_lossy(input.event.bytes).into_owned();
+        out.controls.push(Control::Forward { from: profile.key.clone(), into, event, hops: input.hops + 1 });
+        return;
+    }
+    let receipt = &input.event.receipt;
+    profile.observe(input.event, &input.fields, out);
+    profile.set_traits(input.event, &input.fields, out);
+    for last in &program.rules.last_values {
+        let here = last.on.as_deref().is_none_or(|on| on == input.event.event_type.as_str());
+        if let Some(member) = input.fields.at(&last.from).filter(|_| here) {
+            profile.last_values.set("last", &last.name, &member, receipt, out);
+        }
+    }
+    enrich(profile, input, out);
+    join_device(profile, input, out);
+    alias(profile, input, out);
+    evaluate::count(program, profile, input, out);
+    if !profile.sessions.record(program.sessions, receipt.event_id, receipt.occurred_at) {
+        out.outcome = Outcome::Late;
+    }
+    let score = rescore(program, profile, out);
+    evaluate::evaluate(program, profile, input, score, now, out);
+}
+
+fn rescore(program: &Program, profile: &mut Profile, out: &mut Outputs) -> f64 {
+    let score = program.model.score(profile, &program.rules);
+    out.change("score", profile.score.map(|score| to_json(&score)), Some(to_json(&score)));
+    profile.score = Some(score);
+    score
+}
+
+fn enrich(profile: &mut Profile, input: &EventInput<'_>, out: &mut Outputs) {
+    let receipt = &input.event.receipt;
+    let (at, event) = (receipt.occurred_at, receipt.event_id);
+    if let Some(found) = &input.enrichment.user_agent {
+        let old = profile.user_agent.as_ref().map(|dated| to_json(&dated.value));
+        if keep_latest(&mut profile.user_agent, Dated { at, event, value: found.clone() }) {
+            out.change("user_agent", old, Some(to_json(found)));
+        }
+    }
+    if let Some(found) = &input.enrichment.campaign {
+        let json = |place: &Option<Dated<_>>| place.as_ref().map(|dated| to_json(&dated.value));
+        let (first, last) = (json(&profile.campaign_first), json(&profile.campaign_last));
+        if keep_earliest(&mut profile.campaign_first, Dated { at, event, value: found.clone() }) {
+            out.change("campaign.first", first, Some(to_json(found)));
+        }
+        if keep_latest(&mut profile.campaign_last, Dated { at, event, value: found.clone() }) {
+            out.change("campaign.last", last, Some(to_json(found)));
+        }
+    }
+}
+
+/// An event that names a person and a device joins the two. Vouched for by a public key alone, the device joins only a person
+/// without devices: anybody could claim to be anybody otherwise.
+fn join_device(profile: &mut Profile, input: &EventInput<'_>, out: &mut Outputs) {
+    let event = input.event;
+    let Some(device) = event.anonymous_id.as_ref().filter(|id| !id.as_str().starts_with(NO_PROFILE_PREFIX))
+    else {
+        return;
+    };
+    if profile.key.kind != ProfileKind::User || event.user_id.is_none() || profile.has_device(device) {
+        return;
+    }
+    let vouched = event.receipt.trust != Trust::Public || profile.devices.is_empty();
+    if !vouched || profile.devices.len() >= MAX_DEVICES {
+        out.notes.refused_devices += 1;
+        return;
+    }
+    let at = event.receipt.occurred_at;
+    profile.devices.insert(device.as_str().to_owned(), at);
+    out.change(format!("devices.{device}"), None, json_time(Some(at)));
+    out.controls.push(Control::Merge { from: ProfileKey::anonymous(device), into: profile.key.clone() });
+}
+
+/// `alias` with `metadata.previous_id`: that user's profile becomes part of this one. A public key may not do that.
+fn alias(profile: &Profile, input: &EventInput<'_>, out: &mut Outputs) {
+    if input.event.event_type.as_str() != "alias" || profile.key.kind != ProfileKind::User {
+        return;
+    }
+    let Some(previous) = input.fields.meta("previous_id").and_then(|member| member.text()) else { return };
+    let from = ProfileKey::user(&UserId::new(previous));
+    let nobody = schemas::id::means_nobody(&from.id);
+    if input.event.receipt.trust == Trust::Public || from == profile.key || nobody {
+        out.notes.refused_aliases += 1;
+        return;
+    }
+    out.controls.push(Control::Merge { from, into: profile.key.clone() });
+}
+
+fn control(program: &Program, profile: &mut Profile, control: &Control, now: Timestamp, out: &mut Outputs) {
+    match control {
+        Control::Merge { into, .. } => merge_away(profile, into, out),
+        Control::Absorb { from, state, hops, .. } => {
+            if let Some(into) = onward(profile, *hops, out) {
+                let (from, state) = (from.clone(), state.clone());
+                out.controls.push(Control::Absorb { from, into, state, hops: hops + 1 });
+                return;
+            }
+            let before = profile.attributes();
+            profile.absorb(program.sessions, state, &mut out.notes);
+            profile.windows.retain(|window| program.rules.uses(window));
+            profile.score = Some(program.model.score(profile, &program.rules));
+            let mut changes = difference(&before, &profile.attributes());
+            // The step tells the session's change itself.
+            changes.retain(|change| change.name != "session");
+            out.changes.append(&mut changes);
+        }
+        Control::Forward { event: bytes, hops, .. } => {
+            // Written by a step that had read it, so it reads again.
+            let Ok(logged) = LoggedEvent::read(bytes.as_bytes(), Limits::default()) else { return };
+            let mut input = EventInput::new(&logged);
+            input.enrichment.user_agent = logged.receipt.user_agent.as_deref().and_then(user_agent::parse);
+            input.hops = *hops;
+            event(program, profile, &input, now, out);
+        }
+        Control::Tick => {}
+    }
+}
+
+/// Hands over all that is held and sends on what comes later.
+fn merge_away(profile: &mut Profile, into: &ProfileKey, out: &mut Outputs) {
+    if *into == profile.key || profile.redirect.as_ref() == Some(into) {
+        return;
+    }
+    let before = profile.attributes();
+    let mut empty = Profile::new(profile.key.clone());
+    empty.redirect = Some(into.clone());
+    let mut held = std::mem::replace(profile, empty);
+    held.redirect = None;
+    let mut changes = difference(&before, &profile.attributes());
+    changes.retain(|change| change.name != "session");
+    out.changes.append(&mut changes);
+    if held.first_seen.is_some() {
+        let from = profile.key.clone();
+        out.controls.push(Control::Absorb { from, into: into.clone(), state: Box::new(held), hops: 0 });
+    }
+}
