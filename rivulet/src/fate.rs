@@ -3,12 +3,22 @@
 //! **Invariant:** says `unknown` only after reading each partition from its start to its end. It reads the whole log: fine for
 //! a developer's question, and the reason why an index comes with sealed segments.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use broker::log::{Log, ReadLimit, Record};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use broker::log::{Log, ReadLimit, Record, SharedLog};
+use gateway::Gateway;
+use gateway::error::RequestError;
+use processor::Processor;
 use schemas::header::CE_ID;
 use schemas::id::EventId;
-use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
+use schemas::topic::{PartitionId, Topic, TopicPartition};
+use schemas::verdict::Code;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -117,13 +127,48 @@ fn role(record: &Record, event_id: EventId) -> Option<(&'static str, Option<Valu
     }
 }
 
-/// The offset to start reading at.
-pub(crate) const START: Offset = Offset(0);
+/// `GET /v1/fate/{event_id}`, for secret keys.
+#[derive(Clone)]
+pub(crate) struct Service {
+    gateway: Arc<Gateway>,
+    log: SharedLog,
+    processor: Option<Arc<Processor>>,
+}
+
+impl Service {
+    /// A service over the running parts.
+    pub(crate) const fn new(gateway: Arc<Gateway>, log: SharedLog, processor: Option<Arc<Processor>>) -> Self {
+        Self { gateway, log, processor }
+    }
+
+    /// Its path.
+    pub(crate) fn router(self) -> Router {
+        Router::new().route("/v1/fate/{event_id}", get(answer)).with_state(self)
+    }
+}
+
+async fn answer(State(service): State<Service>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
+    if let Err(error) = service.gateway.keys().authenticate_secret(&headers, &uri) {
+        return error.into_response();
+    }
+    let Some(event_id) = EventId::parse(&id) else {
+        return RequestError::new(Code::RequestInvalid, "an event id is a UUID").into_response();
+    };
+    let Ok(fate) = search(service.log.as_ref(), event_id).await else {
+        return RequestError::new(Code::LogUnavailable, "the log cannot be read now; ask again later").into_response();
+    };
+    let mut fate = serde_json::to_value(fate).unwrap_or_default();
+    if let (Some(processor), Some(fate)) = (&service.processor, fate.as_object_mut()) {
+        fate.insert("processor".to_owned(), processor.was_applied(event_id).await.into());
+    }
+    ([(header::CONTENT_TYPE, "application/json")], fate.to_string()).into_response()
+}
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use schemas::time::Timestamp;
+    use schemas::topic::Offset;
 
     use super::*;
 

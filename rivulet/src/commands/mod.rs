@@ -12,15 +12,26 @@ use anyhow::Context as _;
 
 use crate::cli::{BenchCommand, Command, LogCommand, SchemaCommand};
 
+/// Which parts run in this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// Everything.
+    Both,
+    /// The gateway alone.
+    Gateway,
+    /// The processor alone.
+    Processor,
+}
+
 /// Most threads that run async tasks; the work that waits for disks has threads of its own.
 const ASYNC_THREADS_MAX: usize = 4;
 
 /// Runs one command to its end.
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Up(options) => runtime()?.block_on(up::run(options, up::Role::Both)),
-        Command::Gateway(options) => runtime()?.block_on(up::run(options, up::Role::Gateway)),
-        Command::Processor(options) => runtime()?.block_on(up::run(options, up::Role::Processor)),
+        Command::Up(options) => runtime()?.block_on(up::run(options, Role::Both)),
+        Command::Gateway(options) => runtime()?.block_on(up::run(options, Role::Gateway)),
+        Command::Processor(options) => runtime()?.block_on(up::run(options, Role::Processor)),
         Command::Schema(SchemaCommand::Check { dir }) => schema::check(dir.as_deref()),
         Command::Log(LogCommand::Cat(options)) => runtime()?.block_on(log::cat(options)),
         Command::Fate(options) => runtime()?.block_on(fate::run(options)),

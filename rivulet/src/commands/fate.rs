@@ -1,0 +1,84 @@
+//! `rivulet fate EVENT_ID`: from a folder, from Kafka, or from a running program.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use broker::embedded::reader::Reader;
+use schemas::id::EventId;
+use serde_json::Value;
+
+use crate::cli::{FateOptions, LogPlace};
+use crate::console::{printable, say};
+use crate::fate::{self, Fate, TOPICS};
+use crate::pipeline;
+
+/// Prints the fate; exits 1 when nothing names the event.
+pub(super) async fn run(options: FateOptions) -> anyhow::Result<ExitCode> {
+    let event_id = EventId::parse(&options.event_id).context("an event id is a UUID")?;
+    let fate = match &options.url {
+        Some(url) => ask(url, &options.key, event_id).await?,
+        None => serde_json::to_value(read(&options.place, event_id).await?)?,
+    };
+    if options.json {
+        say(&fate.to_string());
+    } else {
+        explain(&fate);
+    }
+    let known = fate.get("outcome").and_then(Value::as_str) != Some("unknown");
+    Ok(if known { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn read(place: &LogPlace, event_id: EventId) -> anyhow::Result<Fate> {
+    if let Some(brokers) = &place.kafka {
+        return fate::search(&pipeline::kafka_reader(brokers)?, event_id).await;
+    }
+    let dir = pipeline::log_folder(&place.data);
+    let mut fate = Fate::unknown(event_id);
+    for record in Reader::open(&dir).with_context(|| format!("no log in {}", dir.display()))? {
+        let record = record?;
+        if TOPICS.contains(&record.at.topic) {
+            fate.consider(&record);
+        }
+    }
+    Ok(fate)
+}
+
+/// Asks a running program over plain HTTP.
+async fn ask(url: &str, key: &str, event_id: EventId) -> anyhow::Result<Value> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let host = url.strip_prefix("http://").context("--url must begin with http://")?.trim_end_matches('/');
+    let mut stream = tokio::net::TcpStream::connect(host).await.with_context(|| format!("cannot connect to {host}"))?;
+    let request = format!(
+        "GET /v1/fate/{event_id} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(1 << 20).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").context("the program did not answer")?;
+    let status = head.split_ascii_whitespace().nth(1).unwrap_or_default();
+    anyhow::ensure!(status == "200", "the program answered {status}: {}", printable(body.trim()));
+    serde_json::from_str(body.trim()).context("the program's answer cannot be read")
+}
+
+fn explain(fate: &Value) {
+    let text = |value: &Value, name: &str| value.get(name).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    say(&printable(&format!(
+        "{}: {}",
+        text(fate, "event_id").unwrap_or_default(),
+        text(fate, "outcome").unwrap_or_default()
+    )));
+    for seen in fate.get("records").and_then(Value::as_array).into_iter().flatten() {
+        let detail = text(seen, "detail").map_or_else(String::new, |detail| format!("  {detail}"));
+        say(&printable(&format!(
+            "  {} in {}, partition {}, offset {}{detail}",
+            text(seen, "role").unwrap_or_default(),
+            text(seen, "topic").unwrap_or_default(),
+            text(seen, "partition").unwrap_or_default(),
+            text(seen, "offset").unwrap_or_default(),
+        )));
+    }
+    if let Some(processor) = fate.get("processor") {
+        say(&printable(&format!("  processor: {processor}")));
+    }
+}
