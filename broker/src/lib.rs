@@ -13,3 +13,6 @@ pub mod counters;
 pub mod log;
 
 pub mod embedded;
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;

@@ -12,8 +12,14 @@ mod queue;
 pub mod reader;
 mod recovery;
 mod scan;
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::io;

@@ -39,7 +39,6 @@ pub(crate) struct Recovered {
 
 /// What one segment holds.
 pub(crate) struct Scanned {
-    pub(crate) header: Option<SegmentHeader>,
     pub(crate) index: Index,
     pub(crate) bytes: u64,
     first_sequence: Option<u64>,
@@ -86,7 +85,6 @@ pub(crate) fn scan(file: Arc<dyn StoredFile>, salt: Option<u32>, limit: u64) -> 
         first_sequence: header.as_ref().map(|header| header.first_sequence),
         end_sequence: header.as_ref().map_or(0, |header| header.first_sequence),
         bytes: scanner.size(),
-        header,
         index: Index::default(),
         last_appended_at: None,
         holes: Vec::new(),

@@ -1,0 +1,227 @@
+//! What every log promises, as checks that run against any of them.
+//!
+//! **Invariant:** a check speaks only of [`Log`]; what differs between logs is told in [`Traits`]. Checks panic when a promise
+//! is broken, and each waits on a condition with a bounded deadline.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "checks fail by panicking"
+)]
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use schemas::partition;
+use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
+use schemas::verdict::AckLevel;
+
+use crate::log::{AppendError, Log, NewRecord, ReadError, ReadLimit, Record};
+
+/// How long a check waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a log is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    /// The level that an append which wants `Broker` reaches.
+    pub highest: AckLevel,
+    /// Whether answers name partition and offset.
+    pub tells_place: bool,
+    /// Whether a record that is too large makes `append` fail at once.
+    pub refuses_too_large: bool,
+}
+
+/// Runs every check. The log's topics may hold records already.
+pub async fn check_all(log: &dyn Log, traits: Traits) {
+    order_within_a_partition(log, traits).await;
+    order_of_a_key(log).await;
+    everything_comes_back_as_it_went(log).await;
+    reads_obey_their_limits(log).await;
+    reads_wait_and_wake(log).await;
+    reads_outside_are_refused(log).await;
+    levels_are_the_truth(log, traits).await;
+    too_large_is_told(log, traits).await;
+    log.hold("contract", at(0), Offset(0));
+    assert!(log.health().admitting);
+}
+
+/// A record for one partition.
+pub fn record(partition: u32, key: &str, value: impl Into<Bytes>) -> NewRecord {
+    NewRecord {
+        topic: Topic::Events,
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        partition: Some(PartitionId(partition)),
+        headers: Vec::new(),
+        value: value.into(),
+    }
+}
+
+/// A partition of the events' topic.
+pub const fn at(partition: u32) -> TopicPartition {
+    TopicPartition { topic: Topic::Events, partition: PartitionId(partition) }
+}
+
+/// Reads `count` records from an offset on, waiting for them.
+pub async fn read_exactly(log: &dyn Log, at: TopicPartition, from: Offset, count: usize) -> Vec<Record> {
+    let (mut records, mut next, until) = (Vec::new(), from, Instant::now() + PATIENCE);
+    while records.len() < count {
+        let limit = ReadLimit { max_records: count - records.len(), ..ReadLimit::default() };
+        let more = log.read(at, next, limit).await.expect("readable");
+        next = more.last().map_or(next, |record| record.offset.next());
+        records.extend(more);
+        assert!(Instant::now() < until, "{} of {count} records of {at} came in time", records.len());
+    }
+    records
+}
+
+/// Where the next record will be. A spool's records may still be on their way, so it is asked for until it rests.
+async fn settled_end(log: &dyn Log, at: TopicPartition) -> Offset {
+    let until = Instant::now() + PATIENCE;
+    while log.health().spooled_records > 0 && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    log.end_offset(at).await.expect("has an end")
+}
+
+async fn order_within_a_partition(log: &dyn Log, traits: Traits) {
+    let start = settled_end(log, at(1)).await;
+    let mut answers = Vec::new();
+    for batch in 0..20 {
+        let records = (0..10).map(|n| record(1, "k", format!("{}", batch * 10 + n))).collect();
+        answers.extend(log.append(records, AckLevel::Disk).await.expect("taken"));
+    }
+    assert_eq!(answers.len(), 200);
+    let records = read_exactly(log, at(1), start, 200).await;
+    for (n, record) in records.iter().enumerate() {
+        assert_eq!(record.value, Bytes::from(n.to_string()), "appended order is log order");
+        assert_eq!(record.offset, Offset(start.0 + n as u64), "offsets rise by one");
+        assert_eq!(record.at, at(1));
+    }
+    if traits.tells_place {
+        let told: Vec<_> = answers.iter().map(|answer| answer.at).collect();
+        let right: Vec<_> = records.iter().map(|record| Some((PartitionId(1), record.offset))).collect();
+        assert_eq!(told, right, "the answer names the place");
+    }
+    assert_eq!(settled_end(log, at(1)).await, Offset(start.0 + 200));
+    let middle = read_exactly(log, at(1), Offset(start.0 + 77), 3).await;
+    assert_eq!(middle.iter().map(|record| record.offset.0 - start.0).collect::<Vec<_>>(), [77, 78, 79]);
+}
+
+async fn order_of_a_key(log: &dyn Log) {
+    let count = log.partitions(Topic::Events).await.expect("known");
+    let mut starts = Vec::new();
+    for partition in 0..count {
+        starts.push(settled_end(log, at(partition)).await);
+    }
+    let keys: Vec<String> = (0..12).map(|n| format!("user_{n}")).collect();
+    let mut expected: HashMap<u32, usize> = HashMap::new();
+    for round in 0..15 {
+        let of = |key: &String| NewRecord { partition: None, ..record(0, key, format!("{round}")) };
+        log.append(keys.iter().map(of).collect(), AckLevel::Disk).await.expect("taken");
+        for key in &keys {
+            *expected.entry(partition::for_key(key.as_bytes(), count).0).or_default() += 1;
+        }
+    }
+    let mut seen: HashMap<Bytes, Vec<u32>> = HashMap::new();
+    for (partition, records) in expected {
+        for record in read_exactly(log, at(partition), starts[partition as usize], records).await {
+            let round = String::from_utf8(record.value.to_vec()).unwrap().parse().unwrap();
+            seen.entry(record.key).or_default().push(round);
+        }
+    }
+    assert_eq!(seen.len(), keys.len(), "every key is where murmur2 puts it");
+    for rounds in seen.values() {
+        assert_eq!(*rounds, (0..15).collect::<Vec<u32>>(), "a key's records keep their order");
+    }
+}
+
+async fn everything_comes_back_as_it_went(log: &dyn Log) {
+    let start = settled_end(log, at(2)).await;
+    let odd = NewRecord {
+        key: Bytes::from_static(&[0, 255, 1, 0]),
+        headers: vec![
+            ("ce_id".to_owned(), Bytes::from_static(b"x")),
+            ("empty".to_owned(), Bytes::new()),
+            ("ce_id".to_owned(), Bytes::from_static(&[0, 159, 146, 150])),
+        ],
+        ..record(2, "", Bytes::from_static(&[0, 10, 13, 255]))
+    };
+    let tombstone = record(2, "gone", Bytes::new());
+    let large = record(2, "large", vec![b'x'; 200_000]);
+    let batch = vec![odd, tombstone, large, record(2, "", "no key")];
+    log.append(batch.clone(), AckLevel::Disk).await.expect("taken");
+    let back = read_exactly(log, at(2), start, 4).await;
+    for (new, record) in batch.iter().zip(&back) {
+        assert_eq!((&new.key, &new.headers, &new.value), (&record.key, &record.headers, &record.value));
+    }
+    assert_eq!(back[0].header("empty"), Some(&b""[..]));
+}
+
+async fn reads_obey_their_limits(log: &dyn Log) {
+    let start = settled_end(log, at(3)).await;
+    let batch = (0..20).map(|_| record(3, "k", vec![b'y'; 10_000])).collect();
+    log.append(batch, AckLevel::Disk).await.expect("taken");
+    read_exactly(log, at(3), start, 20).await;
+    let read = |limit| async move { log.read(at(3), start, limit).await.expect("readable").len() };
+    assert_eq!(read(ReadLimit { max_records: 7, ..ReadLimit::default() }).await, 7);
+    let bytes = read(ReadLimit { max_bytes: 45_000, ..ReadLimit::default() }).await;
+    assert!((1..=4).contains(&bytes), "{bytes} records of 10,000 bytes in 45,000");
+    assert_eq!(read(ReadLimit { max_bytes: 1, ..ReadLimit::default() }).await, 1, "one however large");
+}
+
+async fn reads_wait_and_wake(log: &dyn Log) {
+    let end = settled_end(log, at(4)).await;
+    let started = Instant::now();
+    let wait = Duration::from_millis(300);
+    let none = log.read(at(4), end, ReadLimit { max_wait: wait, ..ReadLimit::default() }).await.expect("readable");
+    assert!(none.is_empty());
+    assert!(started.elapsed() >= Duration::from_millis(250), "an empty answer comes after max_wait");
+    let limit = ReadLimit { max_wait: PATIENCE, ..ReadLimit::default() };
+    let append = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        log.append(vec![record(4, "k", "wake")], AckLevel::Disk).await.expect("taken");
+    };
+    let started = Instant::now();
+    let (woken, ()) = tokio::join!(log.read(at(4), end, limit), append);
+    assert_eq!(woken.expect("readable")[0].value, "wake");
+    assert!(started.elapsed() < PATIENCE / 2, "a waiting reader is woken by an append");
+}
+
+async fn reads_outside_are_refused(log: &dyn Log) {
+    let end = settled_end(log, at(5)).await;
+    let start = log.start_offset(at(5)).await.expect("has a start");
+    assert!(start <= end);
+    let beyond = log.read(at(5), Offset(end.0 + 10), ReadLimit::default()).await;
+    assert_eq!(beyond, Err(ReadError::BeyondEnd { end }));
+}
+
+async fn levels_are_the_truth(log: &dyn Log, traits: Traits) {
+    for (want, most) in [
+        (AckLevel::Received, AckLevel::Broker),
+        (AckLevel::Disk, traits.highest),
+        (AckLevel::Broker, traits.highest),
+    ] {
+        let start = settled_end(log, at(6)).await;
+        let answers = log.append(vec![record(6, "k", "a"), record(6, "k", "b")], want).await.expect("taken");
+        assert_eq!(answers.len(), 2);
+        for answer in &answers {
+            assert!(answer.level >= want.min(traits.highest) && answer.level <= most, "{want:?} got {:?}", answer.level);
+        }
+        read_exactly(log, at(6), start, 2).await;
+    }
+    assert_eq!(log.append(Vec::new(), AckLevel::Disk).await.expect("nothing is taken").len(), 0);
+}
+
+async fn too_large_is_told(log: &dyn Log, traits: Traits) {
+    let start = settled_end(log, at(7)).await;
+    let batch = vec![record(7, "k", "small"), record(7, "k", vec![b'z'; 40 << 20])];
+    let answer = log.append(batch, AckLevel::Broker).await;
+    assert!(matches!(answer, Err(AppendError::TooLarge { index: 1, .. })), "{answer:?}");
+    if traits.refuses_too_large {
+        assert_eq!(settled_end(log, at(7)).await, start, "all or nothing");
+    }
+    log.append(vec![record(7, "k", "next")], AckLevel::Disk).await.expect("the partition goes on");
+}
