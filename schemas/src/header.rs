@@ -1,4 +1,4 @@
-//! Record headers: the `CloudEvents` Kafka binding, binary mode (CloudEvents 1.0.2, Kafka protocol binding §3.2).
+//! Record headers: the `CloudEvents` Kafka binding, binary mode (`CloudEvents` 1.0.2, Kafka protocol binding §3.2).
 
 /// `ce_specversion`, always [`SPEC_VERSION`].
 pub const CE_SPEC_VERSION: &str = "ce_specversion";

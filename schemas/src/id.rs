@@ -26,7 +26,7 @@ impl EventId {
         Uuid::try_parse(text).ok().map(Self)
     }
 
-    /// The id of an event whose sender used something else than a UUID: UUIDv5 over
+    /// The id of an event whose sender used something else than a UUID: `UUIDv5` over
     /// `source NUL [ce_source NUL] id`, so that a re-send has the same id and another source has another.
     pub fn foreign(source: &SourceName, ce_source: Option<&str>, id: &str) -> Self {
         let mut name = Vec::with_capacity(source.as_str().len() + id.len() + 2);
@@ -45,7 +45,7 @@ impl EventId {
         Self(Uuid::new_v5(&CONTROL_NAMESPACE, format!("{topic}\0{partition}\0{offset}\0{n}").as_bytes()))
     }
 
-    /// A new UUIDv7 from the time in milliseconds since 1970 and ten random bytes.
+    /// A new `UUIDv7` from the time in milliseconds since 1970 and ten random bytes.
     pub fn v7(unix_millis: u64, entropy: &[u8; 10]) -> Self {
         Self(uuid::Builder::from_unix_timestamp_millis(unix_millis, entropy).into_uuid())
     }

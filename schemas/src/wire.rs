@@ -71,7 +71,6 @@ pub fn push_u64(out: &mut String, number: u64) {
         divisor *= 10;
     }
     while divisor > 0 {
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder by ten fits")]
         out.push(char::from(b'0' + (number / divisor % 10) as u8));
         divisor /= 10;
     }

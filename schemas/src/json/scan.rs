@@ -212,8 +212,8 @@ impl<'a> Scanner<'a> {
         if suspicious && name.chars().any(char::is_control) {
             return Err(self.error(Code::JsonControlCharacter));
         }
-        let is_new = self.is_new(&name);
         self.names.push(name.clone());
+        let is_new = self.last_is_new();
         self.enter(true);
         if !is_new {
             return Err(self.error(Code::JsonDuplicateName));
@@ -226,14 +226,15 @@ impl<'a> Scanner<'a> {
         Ok(name)
     }
 
-    /// Whether the innermost object does not have this name yet.
-    fn is_new(&mut self, name: &Cow<'a, str>) -> bool {
+    /// Whether the innermost object did not have its newest name before.
+    fn last_is_new(&mut self) -> bool {
         let Some(frame) = self.frames.last_mut() else { return true };
         let names = self.names.get(frame.names_from..).unwrap_or_default();
-        if names.len() < COMPARED_NAMES {
-            return !names.contains(name);
+        let Some((last, earlier)) = names.split_last() else { return true };
+        if earlier.len() < COMPARED_NAMES {
+            return !earlier.contains(last);
         }
-        frame.set.get_or_insert_with(|| names.iter().cloned().collect()).insert(name.clone())
+        frame.set.get_or_insert_with(|| earlier.iter().cloned().collect()).insert(last.clone())
     }
 
     /// Scans a string; gives its bytes with the quotes, and whether it holds escapes.

@@ -115,8 +115,10 @@ impl<'a> Splitter<'a> {
     /// a body of nothing but brackets takes linear time too.
     fn pay(&mut self, bracket: u8) {
         let owed = if bracket == b']' { self.open_arrays } else { self.open.len() - self.open_arrays };
-        while owed > 0 {
-            let Some(top) = self.open.pop() else { break };
+        if owed == 0 {
+            return;
+        }
+        while let Some(top) = self.open.pop() {
             self.open_arrays -= usize::from(top == b']');
             if top == bracket {
                 break;
@@ -171,8 +173,7 @@ impl<'a> Splitter<'a> {
         let mut events = None;
         let mut envelope: Vec<Member<'a>> = Vec::new();
         self.at += 1;
-        loop {
-            let Some(name) = self.name() else { break };
+        while let Some(name) = self.name() {
             if name == "event_type" {
                 return one;
             }
