@@ -1,1 +1,25 @@
-//! Promises to users.
+//! Promises to users, checked on the real binary from outside: one file a promise.
+//!
+//! **Invariant:** each test starts its own program on an empty folder; no test knows more than a user can see.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::large_futures,
+    clippy::type_complexity,
+    clippy::too_many_lines,
+    reason = "tests fail by panicking, report to the terminal, and read best as one story with its table of inputs"
+)]
+
+mod accept;
+mod cases;
+mod cli;
+mod crash;
+mod drain;
+mod hostile;
+mod identity;
+mod kafka;
+mod readiness;
+mod websocket;

@@ -75,7 +75,8 @@ impl Client {
     }
 
     fn build(address: &str, key: Option<String>) -> Self {
-        let http = reqwest::Client::builder().timeout(REQUEST_DEADLINE).connect_timeout(CONNECT_DEADLINE).no_proxy();
+        let http =
+            reqwest::Client::builder().timeout(REQUEST_DEADLINE).connect_timeout(CONNECT_DEADLINE).no_proxy();
         Self { http: http.build().expect("a client"), base: format!("http://{address}"), key }
     }
 

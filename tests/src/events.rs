@@ -24,7 +24,9 @@ impl Random {
 
     /// From `RIVULET_SEED` or the clock; prints the seed.
     pub fn seeded(test: &str) -> Self {
-        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        let clock = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |time| time.as_nanos());
         let clock = u64::try_from(clock & u128::from(u64::MAX)).unwrap_or_default();
         let seed = crate::faults::effort("RIVULET_SEED", clock);
         eprintln!("{test}: RIVULET_SEED={seed}");
@@ -34,11 +36,11 @@ impl Random {
     /// Another one that depends on this one.
     #[must_use]
     pub fn split(&mut self) -> Self {
-        Self(self.next())
+        Self(self.draw())
     }
 
     /// Sixty-four bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -47,7 +49,7 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.draw() % bound
     }
 
     /// One of them.
@@ -58,7 +60,7 @@ impl Random {
 
     /// A random UUID.
     pub fn uuid(&mut self) -> String {
-        let bytes = (u128::from(self.next()) << 64) | u128::from(self.next());
+        let bytes = (u128::from(self.draw()) << 64) | u128::from(self.draw());
         uuid::Builder::from_random_bytes(bytes.to_be_bytes()).into_uuid().to_string()
     }
 }
@@ -134,7 +136,7 @@ pub fn id(event: &Value) -> &str {
 
 /// The events as lines.
 pub fn ndjson(events: &[Value]) -> String {
-    events.iter().map(|event| format!("{event}\n")).collect()
+    events.iter().flat_map(|event| [event.to_string(), "\n".to_owned()]).collect()
 }
 
 /// The events as a JSON array.

@@ -65,10 +65,8 @@ pub async fn until<T>(within: Duration, mut look: impl AsyncFnMut() -> Option<T>
 
 /// Awaits `future`; panics with `what` at the deadline.
 pub async fn bounded<T>(what: &str, within: Duration, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(within, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("not within {within:?}: {what}"),
-    }
+    let value = tokio::time::timeout(within, future).await;
+    value.unwrap_or_else(|_| panic!("not within {within:?}: {what}"))
 }
 
 /// Lets a fault last.

@@ -74,7 +74,15 @@ impl Broker {
         std::fs::write(dir.path().join("log4j2.properties"), LOG4J).expect("the folder is writable");
         let broker = Self { dir, process: None, port };
         let mut format = broker.java("-Xmx64m");
-        format.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", "server.properties"]);
+        format.args([
+            "kafka.tools.StorageTool",
+            "format",
+            "--standalone",
+            "-t",
+            CLUSTER_ID,
+            "-c",
+            "server.properties",
+        ]);
         let output = format.output().expect("java starts");
         assert!(output.status.success(), "formatting failed: {}", String::from_utf8_lossy(&output.stderr));
         broker
@@ -160,7 +168,8 @@ impl Broker {
 
 fn jars() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let jars = std::env::var_os("RIVULET_KAFKA_LIBS").map_or_else(|| root.join(".components/kafka/libs"), PathBuf::from);
+    let jars = std::env::var_os("RIVULET_KAFKA_LIBS")
+        .map_or_else(|| root.join(".components/kafka/libs"), PathBuf::from);
     assert!(jars.is_dir(), "{} is missing: run `cargo xtask kafka fetch` first", jars.display());
     jars
 }

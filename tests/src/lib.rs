@@ -14,6 +14,7 @@
 )]
 
 pub mod client;
+pub mod damage;
 pub mod events;
 pub mod faults;
 pub mod kafka;

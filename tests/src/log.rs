@@ -25,7 +25,8 @@ pub struct Record {
 
 impl Record {
     fn read(line: &str) -> Self {
-        let json: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
+        let json: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
         let number = |name: &str| json[name].as_u64().unwrap_or_else(|| panic!("no {name}: {line}"));
         Self {
             topic: json["topic"].as_str().unwrap_or_else(|| panic!("no topic: {line}")).to_owned(),
@@ -89,6 +90,7 @@ pub async fn fate(rivulet: &Rivulet, event_id: &str) -> Value {
     let url = format!("http://{}", rivulet.address());
     let output = rivulet.run(&["fate", event_id, "--url", &url, "--key", "sk_dev", "--json"]).await;
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text)
-        .unwrap_or_else(|error| panic!("fate is not JSON ({error}): {text} {}", String::from_utf8_lossy(&output.stderr)))
+    serde_json::from_str(&text).unwrap_or_else(|error| {
+        panic!("fate is not JSON ({error}): {text} {}", String::from_utf8_lossy(&output.stderr))
+    })
 }

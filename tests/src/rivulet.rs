@@ -38,9 +38,9 @@ pub struct Options {
 impl Options {
     /// With one more option by environment, such as `("log", "partitions", "1")`.
     #[must_use]
-    pub fn set(mut self, section: &str, option: &str, value: impl ToString) -> Self {
+    pub fn set(mut self, section: &str, option: &str, value: impl std::fmt::Display) -> Self {
         let name = format!("RIVULET__{}__{}", section.to_uppercase(), option.to_uppercase());
-        self.env.push((name, value.to_string()));
+        self.env.push((name, format!("{value}")));
         self
     }
 
@@ -114,7 +114,8 @@ impl Rivulet {
             std::fs::write(&path, self.filled(config)).expect("the test's folder is writable");
             command.arg("--config").arg(path);
         }
-        let errors = File::options().create(true).append(true).open(self.path("stderr.log")).expect("a log file");
+        let errors =
+            File::options().create(true).append(true).open(self.path("stderr.log")).expect("a log file");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut process = Leash::start(&mut command);
         let (tell, told) = mpsc::channel();
@@ -129,10 +130,7 @@ impl Rivulet {
             }
         });
         self.process = Some(process);
-        match told.recv_timeout(SOON) {
-            Ok(address) => self.address = address,
-            Err(_) => panic!("the program did not say where it listens"),
-        }
+        self.address = told.recv_timeout(SOON).expect("the program says where it listens");
     }
 
     /// A client with the public demo key.
@@ -195,7 +193,10 @@ impl Rivulet {
     /// A field of `/proc/PID/status` in KiB, such as `VmRSS`.
     pub fn memory_kib(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("running");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect("a field of status");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+            .expect("a field of status");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 

@@ -63,7 +63,9 @@ impl Sender {
             0 => events::of_device(&format!("{prefix}-a{sender}")),
             n => events::of_user(&format!("{prefix}-u{sender}-{n}")),
         };
-        (0..count).map(|sender| Self::new(random.split(), (0..3).map(|n| person(sender, n)).collect())).collect()
+        (0..count)
+            .map(|sender| Self::new(random.split(), (0..3).map(|n| person(sender, n)).collect()))
+            .collect()
     }
 
     /// Sends until there is no answer.
@@ -147,10 +149,14 @@ pub fn check_log(senders: &[Sender], records: &[Record]) {
             assert!(found.is_some(), "{id} was answered {:?} and is not on the log", sent.acked);
         }
         let Some(found) = found else { continue };
-        let key = sent.event["user_id"].as_str().or(sent.event["anonymous_id"].as_str()).expect("a key").to_owned();
+        let key =
+            sent.event["user_id"].as_str().or(sent.event["anonymous_id"].as_str()).expect("a key").to_owned();
         if let Some(before) = last.insert(key.clone(), *found) {
             assert_eq!(before.0, found.0, "{key} stands in two partitions");
-            assert!(before.1 < found.1, "{key}: {id} stands at {found:?}, before its predecessor at {before:?}");
+            assert!(
+                before.1 < found.1,
+                "{key}: {id} stands at {found:?}, before its predecessor at {before:?}"
+            );
         }
     }
     assert!(promised > 0, "nothing was promised: the load did not reach the program");

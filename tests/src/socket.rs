@@ -40,7 +40,8 @@ pub struct Socket {
 impl Socket {
     /// Opens a connection without saying hello. `query` such as `?key=wk_dev`.
     pub async fn open(address: &str, query: &str, origin: Option<&str>) -> Result<Self, Box<Error>> {
-        let mut request = format!("ws://{address}/v1/stream{query}").into_client_request().map_err(Box::new)?;
+        let mut request =
+            format!("ws://{address}/v1/stream{query}").into_client_request().map_err(Box::new)?;
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(PROTOCOL));
         if let Some(origin) = origin {
             request.headers_mut().insert("origin", HeaderValue::from_str(origin).expect("a header value"));
@@ -59,7 +60,7 @@ impl Socket {
         }
         socket.send(&hello).await;
         let answer = socket.expect("hello").await;
-        socket.session = answer["session"].as_str().expect("a session").to_owned();
+        answer["session"].as_str().expect("a session").clone_into(&mut socket.session);
         (socket, answer)
     }
 
@@ -97,9 +98,9 @@ impl Socket {
     pub async fn next(&mut self) -> Received {
         loop {
             return match faults::bounded("a frame from the server", SOON, self.stream.next()).await {
-                Some(Ok(Message::Text(text))) => {
-                    Received::Frame(serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text}")))
-                }
+                Some(Ok(Message::Text(text))) => Received::Frame(
+                    serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text}")),
+                ),
                 Some(Ok(Message::Pong(bytes))) => Received::Pong(bytes.to_vec()),
                 Some(Ok(Message::Close(close))) => Received::Closed(close.map(|close| close.code.into())),
                 Some(Ok(_)) => continue,
@@ -118,7 +119,9 @@ impl Socket {
                 Received::Frame(frame) if frame["type"] == kind => return frame,
                 Received::Frame(frame) => self.aside.push_back(frame),
                 Received::Pong(_) => {}
-                Received::Closed(code) => panic!("closed with {code:?} instead of `{kind}`; came before: {:?}", self.aside),
+                Received::Closed(code) => {
+                    panic!("closed with {code:?} instead of `{kind}`; came before: {:?}", self.aside)
+                }
             }
         }
     }

@@ -1,0 +1,140 @@
+//! Who is who: a device becomes a person when it says so, and nobody is not a person.
+
+use serde_json::{Value, json};
+use tests::events::{self, Random};
+use tests::faults::{self, SOON, Timed};
+use tests::rivulet::{Options, Rivulet};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_device_did_before_signing_in_belongs_to_the_person_after() {
+    let _timed = Timed::new("identity: merge");
+    let rivulet = Rivulet::up().await;
+    let mut random = Random::seeded("identity: merge");
+    let client = rivulet.client();
+    let device = events::of_device("id-device");
+    let both = json!({ "user_id": "id-person", "anonymous_id": "id-device" });
+    for _ in 0..2 {
+        client.send(events::product_view(&mut random, &device, "hats").to_string()).await;
+    }
+    client
+        .send(
+            events::event(&mut random, "identify", &both, &json!({ "traits": { "plan": "gold" } }))
+                .to_string(),
+        )
+        .await;
+    client.send(events::product_view(&mut random, &both, "hats").to_string()).await;
+    let profile = faults::eventually("the person has the device's history", SOON, async || {
+        rivulet.profile("user:id-person").await.filter(|profile| profile["counters"]["product_view"] == 3)
+    });
+    let profile = profile.await;
+    assert_eq!(profile["categories"]["hats"], 3, "{profile}");
+    assert_eq!(profile["traits"]["plan"], "gold", "{profile}");
+    assert!(profile["devices"].to_string().contains("id-device"), "{profile}");
+    // Three views of hats, two of them before it was known who it is: the banner is decided for the person.
+    let decided = faults::eventually("the banner is decided", SOON, async || {
+        let profile = rivulet.profile("user:id-person").await?;
+        profile["decisions"].as_array().filter(|decisions| !decisions.is_empty()).cloned()
+    });
+    assert_eq!(decided.await.len(), 1);
+    // What the device does later without naming the person is counted somewhere once, and not twice.
+    client.send(events::product_view(&mut random, &device, "tea").to_string()).await;
+    let total = faults::eventually("a later view of the device is counted", SOON, async || {
+        let [person, alone] =
+            [rivulet.profile("user:id-person").await, rivulet.profile("anonymous:id-device").await];
+        let views = |profile: &Option<Value>| {
+            profile.as_ref().and_then(|p| p["counters"]["product_view"].as_u64()).unwrap_or(0)
+        };
+        let same = person.as_ref().map(|p| &p["profile"]) == alone.as_ref().map(|p| &p["profile"]);
+        let total = views(&person) + if same { 0 } else { views(&alone) };
+        (total >= 4).then_some(total)
+    });
+    assert_eq!(total.await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_that_mean_nobody_do_not_make_strangers_one_person() {
+    let _timed = Timed::new("identity: nobody");
+    let rivulet = Rivulet::up().await;
+    let mut random = Random::seeded("identity: nobody");
+    let nobody = [
+        "undefined",
+        "null",
+        "[object Object]",
+        "NaN",
+        "0",
+        "",
+        " ",
+        "None",
+        "00000000-0000-0000-0000-000000000000",
+    ];
+    let mut people = 0;
+    for id in nobody {
+        for side in ["a", "b"] {
+            let who = json!({ "user_id": format!("nobody-{people}-{side}"), "anonymous_id": id });
+            let answer = rivulet
+                .client()
+                .send(events::event(&mut random, "identify", &who, &json!({})).to_string())
+                .await;
+            assert_eq!(answer.status, 200, "{id:?}: {}", answer.text);
+            let warned = answer.verdicts()[0]["warnings"].to_string();
+            assert!(warned.contains("identity.nobody"), "{id:?}: {}", answer.text);
+        }
+        people += 1;
+    }
+    for device in ["nobody-d1", "nobody-d2"] {
+        let who = json!({ "user_id": "", "anonymous_id": device });
+        rivulet.client().send(events::event(&mut random, "identify", &who, &json!({})).to_string()).await;
+        rivulet.client().send(events::page_view(&mut random, &events::of_device(device)).to_string()).await;
+    }
+    for device in ["nobody-d1", "nobody-d2"] {
+        faults::eventually("each device is counted for itself", SOON, async || {
+            rivulet
+                .profile(&format!("anonymous:{device}"))
+                .await
+                .filter(|profile| profile["counters"]["page_view"] == 1)
+        })
+        .await;
+    }
+    for n in 0..people {
+        for side in ["a", "b"] {
+            let who = format!("user:nobody-{n}-{side}");
+            let profile =
+                faults::eventually("each has a profile", SOON, async || rivulet.profile(&who).await).await;
+            assert_eq!(profile["counters"]["identify"], 1, "{who}: {profile}");
+            assert!(profile["devices"].as_array().is_none_or(Vec::is_empty), "{who}: {profile}");
+        }
+    }
+    for id in ["undefined", "null", "NaN", "0", "None"] {
+        for kind in ["user", "anonymous"] {
+            assert!(rivulet.profile(&format!("{kind}:{id}")).await.is_none(), "somebody is {kind}:{id}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_and_a_device_of_the_same_name_are_two() {
+    let _timed = Timed::new("identity: kinds");
+    let rivulet = Rivulet::with(Options::default().set("log", "partitions", 1)).await;
+    let mut random = Random::new(11);
+    rivulet.client().send(events::page_view(&mut random, &events::of_user("same")).to_string()).await;
+    rivulet
+        .client()
+        .send(events::product_view(&mut random, &events::of_device("same"), "tea").to_string())
+        .await;
+    let device = faults::eventually("the device has a profile", SOON, async || {
+        rivulet.profile("anonymous:same").await
+    })
+    .await;
+    let user = rivulet.profile("user:same").await.unwrap();
+    assert_eq!(
+        (&user["counters"]["page_view"], &user["counters"]["product_view"]),
+        (&json!(1), &Value::Null),
+        "{user}"
+    );
+    assert_eq!(
+        (&device["counters"]["page_view"], &device["counters"]["product_view"]),
+        (&Value::Null, &json!(1)),
+        "{device}"
+    );
+    assert_eq!(rivulet.profile("same").await.unwrap()["profile"], "user:same", "a bare id is a user first");
+}

@@ -1,0 +1,230 @@
+//! A real broker behind the spool: away, frozen, back, and with limits of its own.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tests::events::{self, Random, of_user};
+use tests::faults::{self, LATER, SOON, Timed};
+use tests::kafka::{self, Broker};
+use tests::log;
+use tests::oracle;
+use tests::rivulet::{Options, Rivulet};
+use tests::sender::{Sender, check_log};
+
+/// How long the broker is away; `RIVULET_OUTAGE_SECONDS` asks for more.
+const OUTAGE_SECONDS: u64 = 10;
+
+/// The longest a sender may wait for an answer while the broker is away. Far above an fsync, far below any broker deadline.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+fn before(broker: &Broker) -> Options {
+    Options { kafka: Some(broker.address()), ..Options::default() }.set("kafka", "partitions", 8)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_away_changes_no_answer_and_everything_arrives_when_it_is_back() {
+    let _timed = Timed::new("kafka: outage");
+    let mut random = Random::seeded("kafka: outage");
+    let mut broker = kafka::shared().await;
+    let rivulet = Rivulet::with(before(&broker)).await;
+    let mut crowd = Sender::crowd(&mut random, 4, "outage");
+    let client = rivulet.client();
+    let mut pump = async |time: u64| {
+        let load = join_all(crowd.iter_mut().map(|sender| sender.pump(&client)));
+        assert!(faults::during(Duration::from_secs(time), load).await.is_none(), "no answer");
+    };
+    pump(2).await;
+    broker.stop().await;
+    pump(1).await;
+    faults::eventually("/ready names the broker as down", LATER, async || {
+        let ready = rivulet.client().get("/ready").await.ok()?;
+        assert_eq!(ready.status, 200, "ready while the broker is away: {}", ready.text);
+        ready.text.contains("down").then_some(())
+    })
+    .await;
+    pump(faults::effort("RIVULET_OUTAGE_SECONDS", OUTAGE_SECONDS)).await;
+    let metrics = rivulet.metrics().await;
+    let waiting = spooled(&metrics);
+    assert!(waiting > 0.0, "metrics show the spool:\n{metrics}");
+    eprintln!("{waiting} records wait in the spool");
+    broker.start().await;
+    pump(2).await;
+    for sender in &mut crowd {
+        faults::eventually("everything is answered", SOON, async || {
+            sender.settle(&client).await.then_some(())
+        })
+        .await;
+    }
+    let promised: usize = crowd.iter().map(Sender::promised).sum();
+    let slowest = crowd.iter().map(|sender| sender.slowest).max().unwrap();
+    eprintln!("{promised} events promised, slowest answer {slowest:?}");
+    for sender in &crowd {
+        assert!(sender.refusals.is_empty(), "an answer changed: {:?}", sender.refusals.first());
+        let odd =
+            sender.ledger.iter().find(|sent| sent.acked.as_deref().is_some_and(|level| level != "disk"));
+        assert!(odd.is_none(), "a level changed: {odd:?}");
+    }
+    assert!(slowest < ANSWER_WITHIN, "the broker's absence was felt: {slowest:?}");
+    let records = crate::crash::arrived(&rivulet, &crowd).await;
+    check_log(&crowd, &records);
+    faults::eventually("the spool drains", LATER, async || {
+        let metrics = rivulet.metrics().await;
+        let ready = rivulet.client().get("/ready").await.ok()?;
+        (spooled(&metrics) == 0.0 && !ready.text.contains("down")).then_some(())
+    })
+    .await;
+    oracle::check_profiles(&rivulet, &records, "outage").await;
+    oracle::check_banners(&rivulet, &records, "outage").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_starts_with_the_broker_away_and_a_frozen_broker_is_no_different() {
+    let _timed = Timed::new("kafka: frozen");
+    let mut random = Random::new(40);
+    let mut broker = kafka::shared().await;
+    broker.kill();
+    let rivulet = Rivulet::with(before(&broker)).await;
+    assert!(rivulet.ready_after < Duration::from_secs(5), "ready only after {:?}", rivulet.ready_after);
+    let early = events::page_view(&mut random, &of_user("frozen-u1"));
+    let answer = rivulet.client().send(early.to_string()).await;
+    assert_eq!(answer.verdicts()[0]["acked"], "disk", "{}", answer.text);
+    broker.start().await;
+    arrives(&rivulet, &early).await;
+
+    broker.pause();
+    let frozen = events::page_view(&mut random, &of_user("frozen-u1"));
+    let waited = std::time::Instant::now();
+    let path = "/v1/events?ack=broker";
+    let answer = rivulet
+        .client()
+        .post(path, &[("content-type", "application/json")], frozen.to_string())
+        .await
+        .unwrap();
+    eprintln!("ack=broker from a frozen broker: {:?} after {:?}", answer.statuses(), waited.elapsed());
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.verdicts()[0]["acked"], "disk", "the level is the truth: {}", answer.text);
+    broker.resume();
+    arrives(&rivulet, &frozen).await;
+    let thawed = events::page_view(&mut random, &of_user("frozen-u1"));
+    faults::eventually("ack=broker is answered broker", LATER, async || {
+        let answer = rivulet
+            .client()
+            .post(path, &[("content-type", "application/json")], thawed.to_string())
+            .await
+            .unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        (answer.verdicts()[0]["acked"] == "broker").then_some(())
+    })
+    .await;
+    let records = log::events(&rivulet).await;
+    let mine = log::of_key(&records, "frozen-u1");
+    let order: Vec<&str> = mine.iter().map(|record| record.event_id()).collect();
+    let first = |event: &Value| order.iter().position(|id| *id == events::id(event)).unwrap();
+    assert!(first(&early) < first(&frozen) && first(&frozen) < first(&thawed), "{order:?}");
+}
+
+/// C40: a record that the topic does not take costs only itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_above_the_topics_limit_goes_to_quarantine_and_its_neighbours_arrive_in_order_once() {
+    let _timed = Timed::new("C40");
+    let mut random = Random::new(41);
+    let broker = kafka::shared().await;
+    let mut rivulet = Rivulet::with(before(&broker)).await;
+    faults::eventually("the topics are there", LATER, async || {
+        rivulet.client().get("/ready").await.ok().filter(|ready| !ready.text.contains("down"))
+    })
+    .await;
+    let warm = events::page_view(&mut random, &of_user("c40-warm"));
+    rivulet.client().send(warm.to_string()).await;
+    arrives(&rivulet, &warm).await;
+    broker.set("rivulet.events", "max.message.bytes", "2000").await;
+
+    // Once with a publisher that does not know of the new limit, once with one that was started under it.
+    for round in ["unaware", "aware"] {
+        let user = format!("c40-{round}");
+        let mut own = random.split();
+        let mut sized = |bytes: usize| {
+            let mut event = events::page_view(&mut own, &of_user(&user));
+            let bare = event.to_string().len();
+            event["metadata"]["title"] = json!("x".repeat(bytes.saturating_sub(bare)));
+            event
+        };
+        let small: Vec<Value> = (0..20).map(|_| sized(0)).collect();
+        let big = sized(3_000);
+        let edge = sized(1_990);
+        broker.pause();
+        let batch: Vec<Value> =
+            small[..10].iter().chain([&big, &edge]).chain(&small[10..]).cloned().collect();
+        let answer = rivulet.client().send(events::array(&batch)).await;
+        assert!([200, 207].contains(&answer.status), "{}", answer.text);
+        let mut long = events::page_view(&mut random, &of_user(&format!("{user}-{}", "k".repeat(1_500))));
+        long["metadata"] = json!({});
+        rivulet.client().send(long.to_string()).await;
+        broker.resume();
+        for event in &small {
+            arrives(&rivulet, event).await;
+        }
+        let records = log::events(&rivulet).await;
+        let mine = log::of_key(&records, &user);
+        let order: Vec<&str> = mine.iter().map(|record| record.event_id()).collect();
+        let right: Vec<&str> = small.iter().map(events::id).collect();
+        let order: Vec<&str> = order.into_iter().filter(|id| right.contains(id)).collect();
+        assert_eq!(order, right, "{round}: the small ones are there in order, once");
+        for event in [&big, &edge, &long] {
+            let id = events::id(event);
+            if log::find(&log::events(&rivulet).await, id).is_some() {
+                // The edge may fit, by the broker's own count.
+                assert_ne!(id, events::id(&big), "{round}: the big one is on the topic");
+                continue;
+            }
+            let told = faults::eventually("what does not fit is in quarantine", LATER, async || {
+                let records = log::cat(&rivulet, "rivulet.quarantine").await;
+                records.into_iter().find(|record| record.key == id)
+            });
+            assert!(told.await.line.contains("log.record_too_large"), "{round}: with a size reason");
+            let fate = log::fate(&rivulet, id).await;
+            assert_eq!(fate["outcome"], "quarantined", "{round}: {fate}");
+        }
+        let waited = std::time::Instant::now();
+        let path = "/v1/events?ack=broker";
+        let again = sized(3_000);
+        let answer = rivulet
+            .client()
+            .post(path, &[("content-type", "application/json")], again.to_string())
+            .await
+            .unwrap();
+        eprintln!("C40 {round}: ack=broker of a big one: {} after {:?}", answer.text, waited.elapsed());
+        assert_ne!(answer.verdicts()[0]["acked"], "broker", "{round}: {}", answer.text);
+        assert!(answer.status < 500, "{round}: {}", answer.text);
+        rivulet.kill();
+        rivulet.start().await;
+    }
+    broker.set("rivulet.events", "max.message.bytes", "1048588").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_cat_and_fate_read_a_broker_as_they_read_a_folder() {
+    let _timed = Timed::new("kafka: log cat");
+    let broker = kafka::shared().await;
+    let rivulet = Rivulet::with(before(&broker)).await;
+    let event = events::add_to_cart(&mut Random::seeded("kafka: log cat"), &of_user("kcat"));
+    rivulet.client().send(event.to_string()).await;
+    arrives(&rivulet, &event).await;
+    let address = broker.address();
+    let output = rivulet.run(&["fate", events::id(&event), "--kafka", &address, "--json"]).await;
+    let fate: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(fate["outcome"], "accepted", "{fate}");
+}
+
+async fn arrives(rivulet: &Rivulet, event: &Value) {
+    faults::eventually("an event arrives on the broker", LATER, async || {
+        log::find(&log::events(rivulet).await, events::id(event)).map(|_| ())
+    })
+    .await;
+}
+
+fn spooled(metrics: &str) -> f64 {
+    let lines = metrics.lines().filter(|line| !line.starts_with('#') && line.contains("spooled_records"));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
