@@ -188,8 +188,7 @@ function drawEntry(entry: Entry): HTMLElement {
   return h('tr', { role: 'row', data: { eventId: entry.id } },
     cell('c-time', timeOfDay(entry.at, true)),
     cell('c-source', foreign(entry.source)),
-    cell('c-type', foreign(entry.type === '' ? '–' : entry.type)),
-    cell('c-id', foreign(entry.id === '' ? '–' : entry.id, 'mono')),
+    cell('c-event', foreign(entry.type === '' ? '–' : entry.type, 'event-type'), ' ', foreign(entry.id === '' ? '–' : entry.id, 'mono')),
     cell('c-status', h('span', { class: `badge ${KNOWN_STATUS.has(entry.status) ? entry.status : ''}` }, foreign(entry.acked ? `${entry.status} · ${entry.acked}` : entry.status))),
     cell('c-reason', reason && h('span', { class: 'why' }, foreign(reason.code, 'mono'), ' ', reason.pointer !== undefined && foreign(reason.pointer, 'mono pointer'), ' ', reason.keyword !== undefined && foreign(reason.keyword, 'mono')),
       reason?.expected !== undefined && h('span', { class: 'expected' }, foreign(reason.expected))));
