@@ -8,6 +8,7 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::large_futures,
+    clippy::disallowed_methods,
     clippy::type_complexity,
     clippy::too_many_lines,
     reason = "tests fail by panicking, report to the terminal, and read best as one story with its table of inputs"

@@ -56,20 +56,18 @@ async fn a_session_cut_at_any_moment_goes_on_and_each_event_counts_once() {
     let batches: Vec<Vec<Value>> = (0..30)
         .map(|_| (0..3).map(|_| events::page_view(&mut random, &of_device("ws-cut"))).collect())
         .collect();
-    let mut answered = 0;
+    // Batches answered, and how many had been when the present session began: its `seq` 1 is the batch behind them.
+    let (mut answered, mut base) = (0, 0);
     let mut session: Option<String> = None;
     while answered < batches.len() {
         let (mut socket, hello) = Socket::hello(rivulet.address(), session.as_deref()).await;
         let resumed = usize::try_from(hello["resumed"].as_u64().unwrap()).unwrap();
-        // A session that was resumed goes on counting; a new one begins at 1.
-        let base = if session.as_deref() == Some(socket.session.as_str()) {
-            assert!(resumed >= answered, "the server forgot what it had answered: {hello}");
-            0
-        } else {
-            answered
-        };
+        if session.as_deref() != Some(socket.session.as_str()) {
+            base = answered;
+        }
+        assert!(base + resumed >= answered, "the server forgot what it had answered: {hello}");
         answered = base + resumed;
-        session = (base == 0).then(|| socket.session.clone());
+        session = Some(socket.session.clone());
         let until = (answered + 1 + usize::try_from(random.below(6)).unwrap()).min(batches.len());
         for (place, batch) in batches.iter().enumerate().take(until).skip(answered) {
             socket.batch((place - base + 1) as u64, batch).await;

@@ -102,7 +102,7 @@ impl Broker {
             let errors = output.try_clone().expect("a log file");
             command.args(["-Xmx256m", "kafka.Kafka", "server.properties"]);
             command.stdin(Stdio::null()).stdout(output).stderr(errors);
-            self.process = Some(Leash::start(&mut command));
+            self.process = Some(Leash::start(&mut command, Some(self.dir.path())));
         }
         let address = self.address();
         let ready = faults::until(LATER, async || brokers(&address).await.filter(|count| *count == 1));

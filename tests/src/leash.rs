@@ -3,6 +3,7 @@
 //! **Invariant:** when a [`Leash`] is dropped, or the test process dies (its pipe closes), the child dies. Processes are only
 //! ever stopped by the id of one that was started here.
 
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,13 @@ pub struct Leash {
 }
 
 impl Leash {
-    /// Starts the command.
-    pub fn start(command: &mut Command) -> Self {
+    /// Starts the command. `folder`, if any, goes when the test process goes before the child was stopped.
+    pub fn start(command: &mut Command, folder: Option<&Path>) -> Self {
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let guard = Command::new("sh")
-            .args(["-c", "read _; kill -9 \"$1\" 2>/dev/null", "guard"])
+            .args(["-c", "read _; kill -9 \"$1\" 2>/dev/null; [ -z \"$2\" ] || rm -rf \"$2\"", "guard"])
             .arg(child.id().to_string())
+            .arg(folder.unwrap_or(Path::new("")))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

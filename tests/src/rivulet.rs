@@ -117,7 +117,7 @@ impl Rivulet {
         let errors =
             File::options().create(true).append(true).open(self.path("stderr.log")).expect("a log file");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
-        let mut process = Leash::start(&mut command);
+        let mut process = Leash::start(&mut command, None);
         let (tell, told) = mpsc::channel();
         let stdout = process.stdout().expect("piped");
         // Reads to the end, so that the program never blocks on a full pipe.
