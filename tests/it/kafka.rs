@@ -46,7 +46,7 @@ async fn a_broker_that_is_away_changes_no_answer_and_everything_arrives_when_it_
     pump(faults::effort("RIVULET_OUTAGE_SECONDS", OUTAGE_SECONDS)).await;
     let metrics = rivulet.metrics().await;
     let waiting = spooled(&metrics);
-    assert!(waiting > 0.0, "metrics show the spool:\n{metrics}");
+    assert!(waiting > 0, "metrics show the spool:\n{metrics}");
     eprintln!("{waiting} records wait in the spool");
     broker.start().await;
     pump(2).await;
@@ -71,7 +71,7 @@ async fn a_broker_that_is_away_changes_no_answer_and_everything_arrives_when_it_
     faults::eventually("the spool drains", LATER, async || {
         let metrics = rivulet.metrics().await;
         let ready = rivulet.client().get("/ready").await.ok()?;
-        (spooled(&metrics) == 0.0 && !ready.text.contains("down")).then_some(())
+        (spooled(&metrics) == 0 && !ready.text.contains("down")).then_some(())
     })
     .await;
     oracle::check_profiles(&rivulet, &records, "outage").await;
@@ -224,7 +224,7 @@ async fn arrives(rivulet: &Rivulet, event: &Value) {
     .await;
 }
 
-fn spooled(metrics: &str) -> f64 {
+fn spooled(metrics: &str) -> u64 {
     let lines = metrics.lines().filter(|line| !line.starts_with('#') && line.contains("spooled_records"));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }

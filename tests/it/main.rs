@@ -22,5 +22,6 @@ mod drain;
 mod hostile;
 mod identity;
 mod kafka;
+mod ledger;
 mod readiness;
 mod websocket;

@@ -211,7 +211,7 @@ impl Rivulet {
     }
 
     /// The sum of all samples of a metric whose line holds each of `labels`.
-    pub async fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> Option<u64> {
         sum(&self.metrics().await, name, labels)
     }
 
@@ -252,13 +252,13 @@ impl Drop for Rivulet {
     }
 }
 
-/// The sum of all samples of a metric in Prometheus text whose line holds each of `labels`.
-pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> Option<f64> {
+/// The sum of all samples of a counter in Prometheus text whose line holds each of `labels`.
+pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> Option<u64> {
     let samples = metrics.lines().filter(|line| {
         let named = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         named && labels.iter().all(|label| line.contains(label))
     });
-    let values: Vec<f64> = samples.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    let values: Vec<u64> = samples.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
     (!values.is_empty()).then(|| values.iter().sum())
 }
 
