@@ -239,10 +239,13 @@ const NOBODY: &[&str] = &[
     "''",
 ];
 
-/// Whether an id means nobody: a word of the list, or nothing but zeros and hyphens.
+/// Whether an id means nobody: a word of the list, or nothing but zeros, hyphens and dots.
 pub fn means_nobody(id: &str) -> bool {
-    let id = id.trim_matches(|c: char| c.is_whitespace() || c.is_control());
-    NOBODY.iter().any(|nobody| id.eq_ignore_ascii_case(nobody)) || id.bytes().all(|b| b == b'0' || b == b'-')
+    let invisible =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}');
+    let id = id.trim_matches(invisible);
+    NOBODY.iter().any(|nobody| id.eq_ignore_ascii_case(nobody))
+        || id.bytes().all(|b| matches!(b, b'0' | b'-' | b'.'))
 }
 
 #[cfg(test)]
@@ -285,6 +288,9 @@ mod tests {
             "{}",
             "[]",
             "0000-0000",
+            "0.0",
+            "-",
+            "\u{feff}null",
             "\t",
         ] {
             assert!(means_nobody(id), "{id:?}");

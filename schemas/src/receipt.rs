@@ -66,3 +66,86 @@ impl Receipt {
         record
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::event::LoggedEvent;
+    use crate::json::{DEEPEST, Limits, object};
+
+    fn receipt() -> Receipt {
+        Receipt {
+            event_id: EventId::from_bytes([7; 16]),
+            received_at: Timestamp(1_714_055_000_000),
+            occurred_at: Timestamp(1_714_054_999_000),
+            source: SourceName::new("web \"shop\""),
+            schema: Some("add_to_cart@1".to_owned()),
+            trust: Trust::Public,
+            ip: Some("203.0.113.0".to_owned()),
+            user_agent: Some("Mozilla/5.0 \"}\\".to_owned()),
+            original_event_id: None,
+            clamped_from: None,
+        }
+    }
+
+    /// Splices, and checks that the record has the event's members and one receipt, ours.
+    fn splices_well(event: &[u8]) -> Result<(), TestCaseError> {
+        let limits = Limits { max_depth: DEEPEST };
+        let before = object(event, limits).unwrap();
+        let record = receipt().splice(event);
+        let after = object(&record, limits).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let (last, others) = after.split_last().unwrap();
+        prop_assert_eq!(others, &before[..]);
+        prop_assert_eq!(last.name.as_ref(), "receipt");
+        prop_assert_eq!(&serde_json::from_slice::<Receipt>(last.value).unwrap(), &receipt());
+        serde_json::from_slice::<Value>(&record).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_sender_cannot_plant_fields_of_the_receipt() {
+        for event in [
+            r#"{"event_type":"x","received_at":"1999-01-01T00:00:00Z","source":"admin","ip":"1.2.3.4","schema":"x@999"}"#,
+            r#"{"event_type":"x","recei\u0076ed_at":"1999-01-01T00:00:00Z"}   "#,
+            "\n{\"event_type\":\"x\"}\n\t",
+            "{}",
+            " { \r\n } ",
+            r#"{"a":{}}"#,
+            r#"{"a":"{"}"#,
+        ] {
+            splices_well(event.as_bytes()).unwrap_or_else(|error| panic!("{event}: {error}"));
+        }
+        let record = receipt().splice(br#"{"event_type":"x","user_id":"u1","source":"admin"} "#);
+        let read = LoggedEvent::read(&record, Limits::default()).unwrap();
+        assert_eq!(read.receipt, receipt());
+        assert_eq!(read.profile_key().unwrap().to_string(), "user:u1");
+        assert_eq!(read.bytes, record);
+    }
+
+    #[test]
+    fn a_record_with_two_receipts_is_refused() {
+        for name in ["receipt", "rec\\u0065ipt"] {
+            let record = receipt().splice(format!("{{\"event_type\":\"x\",\"{name}\":{{}}}}").as_bytes());
+            let error = LoggedEvent::read(&record, Limits::default()).unwrap_err();
+            assert_eq!((error.code.as_str(), error.pointer.as_str()), ("json.duplicate_name", "/receipt"));
+        }
+        assert!(LoggedEvent::read(br#"{"event_type":"x"}"#, Limits::default()).is_err());
+        assert!(LoggedEvent::read(b"null", Limits::default()).is_err());
+        assert!(LoggedEvent::read(b"\xFF\xFE\0", Limits::default()).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_event_is_spliced_to_valid_json(text in crate::json::tests::json_text(3), space in "[ \t\r\n]{0,3}") {
+            let event = format!("{space}{{\"m\":{text}{space}}}{space}");
+            if object(event.as_bytes(), Limits { max_depth: DEEPEST }).is_ok() {
+                splices_well(event.as_bytes())?;
+            }
+        }
+    }
+}

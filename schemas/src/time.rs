@@ -14,10 +14,15 @@ pub struct Timestamp(pub i64);
 const SECONDS_BELOW: i64 = 100_000_000_000;
 /// Numbers above this are microseconds (as milliseconds they would lie after the year 5138).
 const MICROS_ABOVE: i64 = 100_000_000_000_000;
+/// Numbers above this are nanoseconds (as microseconds they would lie after the year 5138).
+const NANOS_ABOVE: i64 = 100_000_000_000_000_000;
 /// The earliest instant that is believed: 2000-01-01. Earlier ones come from clocks that were never set.
 const EARLIEST: i64 = 946_684_800_000;
 /// The latest instant that is believed: the end of the year 9999, the last that RFC 3339 can write.
 const LATEST: i64 = 253_402_300_799_999;
+
+/// `2024-03-31` and the letter behind it.
+const DATE_BYTES: usize = 11;
 
 impl Timestamp {
     /// Reads what a client sent as text: RFC 3339, also with a space for `T`, an offset without minutes, no offset (UTC),
@@ -28,18 +33,22 @@ impl Timestamp {
             return Self::from_epoch_number(number);
         }
         let instant = text.parse::<jiff::Timestamp>().ok().or_else(|| {
-            let civil = text.parse::<jiff::civil::DateTime>().ok()?;
+            // Without this, an offset or zone that is not understood would be read as UTC.
+            let has_zone =
+                text.bytes().skip(DATE_BYTES).any(|byte| !matches!(byte, b'0'..=b'9' | b':' | b'.' | b','));
+            let civil = if has_zone { None } else { text.parse::<jiff::civil::DateTime>().ok() }?;
             jiff::tz::Offset::UTC.to_timestamp(civil).ok()
         })?;
         Self::believed(instant.as_millisecond())
     }
 
-    /// Reads an epoch number: seconds, milliseconds or microseconds, told apart by size.
+    /// Reads an epoch number: seconds, milliseconds, microseconds or nanoseconds, told apart by size.
     pub fn from_epoch_number(number: f64) -> Option<Self> {
         #[expect(clippy::cast_possible_truncation, reason = "the range is checked before")]
         let millis = match number {
-            n if !n.is_finite() || n.abs() > 1e18 => return None,
+            n if !n.is_finite() || n.abs() > 1e20 => return None,
             n if n < SECONDS_BELOW as f64 => (n * 1000.0).round() as i64,
+            n if n > NANOS_ABOVE as f64 => (n / 1_000_000.0).floor() as i64,
             n if n > MICROS_ABOVE as f64 => (n / 1000.0).floor() as i64,
             n => n.floor() as i64,
         };
@@ -105,13 +114,56 @@ mod tests {
             ("1711845000", "2024-03-31T00:30:00.000Z"),
             ("1711845000123456", "2024-03-31T00:30:00.123Z"),
             ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.000Z"),
+            ("1711845000123456789", "2024-03-31T00:30:00.123Z"),
+            ("1700000000.5", "2023-11-14T22:13:20.500Z"),
+            (" 2024-03-31t02:30:00z ", "2024-03-31T02:30:00.000Z"),
+            ("2024-03-31T02:30:00.123456789-0530", "2024-03-31T08:00:00.123Z"),
+            ("2024-03-31", "2024-03-31T00:00:00.000Z"),
         ] {
             assert_eq!(Timestamp::parse(text).map(|t| t.to_string()).as_deref(), Some(right), "{text}");
         }
-        for text in
-            ["0", "-1", "275760-09-13T00:00:00Z", "2024-02-30T00:00:00Z", "banana", "", "NaN", "1e400"]
-        {
+        for text in [
+            "0",
+            "-1",
+            "275760-09-13T00:00:00Z",
+            "2024-02-30T00:00:00Z",
+            "banana",
+            "",
+            "NaN",
+            "1e400",
+            "inf",
+            "2024-03-31T02:30:00 02:00",
+            "2024-03-31T02:30:00+99:00",
+            "2024-03-31T02:30:00[Europe/Berlin]",
+            "2024-03-31T02:30:00 CET",
+            "1970-01-01T00:00:00Z",
+            "1999-12-31T23:59:59Z",
+            "20240331",
+            "2024-13-01T00:00:00Z",
+            "2024-03-31T25:00:00Z",
+            "-271821-04-20T00:00:00Z",
+        ] {
             assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_text_of_an_instant_is_read_back(millis in EARLIEST..=LATEST) {
+            let instant = Timestamp(millis);
+            proptest::prop_assert_eq!(Timestamp::parse(&instant.to_string()), Some(instant));
+            let json = serde_json::to_string(&instant).unwrap();
+            proptest::prop_assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), instant);
+        }
+
+        #[test]
+        fn no_text_panics_or_is_filed_before_2000(text in ".{0,40}|[0-9TZ:+. -]{0,30}") {
+            proptest::prop_assert!(Timestamp::parse(&text).is_none_or(|instant| (EARLIEST..=LATEST).contains(&instant.0)));
+        }
+
+        #[test]
+        fn milliseconds_of_our_days_are_exact(millis in 1_000_000_000_000..4_000_000_000_000_i64) {
+            proptest::prop_assert_eq!(Timestamp::parse(&millis.to_string()), Some(Timestamp(millis)));
         }
     }
 }

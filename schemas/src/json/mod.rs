@@ -10,7 +10,7 @@
 mod scan;
 mod split;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::verdict::Code;
 
