@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -131,10 +131,10 @@ impl Broker {
         toolchain::need_java()?;
         step::step("start Kafka", || {
             let address = self.prepare(&libs, port)?;
-            let pid = self.launch(&libs)?;
-            fs::write(self.dir.join("pid"), pid.to_string())?;
+            let mut java = self.launch(&libs)?;
+            fs::write(self.dir.join("pid"), java.id().to_string())?;
             fs::write(self.dir.join("address"), address.to_string())?;
-            self.wait(address, pid)?;
+            self.wait(address, &mut java)?;
             Ok(address.to_string())
         })
     }
@@ -160,7 +160,7 @@ impl Broker {
         Ok(SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
-    fn launch(&self, libs: &Path) -> Result<u32> {
+    fn launch(&self, libs: &Path) -> Result<Child> {
         let log = File::options().create(true).append(true).open(self.dir.join("broker.log"))?;
         let mut java = self.java(libs, &["-Xms128m", "-Xmx256m"]);
         java.args(["kafka.Kafka", "server.properties"]);
@@ -170,14 +170,14 @@ impl Broker {
             // Its own group: Ctrl-C is for what runs in the terminal, not for the broker.
             std::os::unix::process::CommandExt::process_group(&mut java, 0);
         }
-        Ok(java.spawn().context("cannot start java")?.id())
+        java.spawn().context("cannot start java")
     }
 
-    fn wait(&self, address: SocketAddr, pid: u32) -> Result<()> {
+    fn wait(&self, address: SocketAddr, java: &mut Child) -> Result<()> {
         let start = Instant::now();
         while !answers(address) {
             let log = self.dir.join("broker.log");
-            ensure!(is_kafka(pid), "the broker ended; its last words are in {}", log.display());
+            ensure!(java.try_wait()?.is_none(), "the broker ended; its last words are in {}", log.display());
             ensure!(
                 start.elapsed() < START_DEADLINE,
                 "no answer after {START_DEADLINE:?}; see {}",
