@@ -1,6 +1,6 @@
 //! What the panel knows: events sent, verdicts, decisions, state. Invariant: bounded; a view is told of each change once a frame.
 
-import type { Decision, QueueState, SdkState, Verdict } from '../lib/sdk';
+import type { Decision, State, Verdict } from '../lib/sdk';
 
 /** Rows kept; older ones fall off. */
 const EVENTS_SHOWN = 60;
@@ -9,7 +9,8 @@ const DECISIONS_SHOWN = 8;
 const LATENCIES_KEPT = 101;
 
 export interface Row {
-  id: string;
+  /** Absent until the SDK has loaded and named it. */
+  id: string | undefined;
   type: string;
   sentAt: number;
   verdict?: Verdict;
@@ -38,8 +39,8 @@ export interface Profile {
 export class Model {
   rows: Row[] = [];
   decisions: ShownDecision[] = [];
-  queue: QueueState = { events: 0 };
-  state: SdkState = {};
+  queue: { events: number } = { events: 0 };
+  state: Partial<State> = {};
   profile: Profile | undefined;
   profileNote = 'No profile yet: nothing has been counted.';
   problem = '';
@@ -62,27 +63,37 @@ export class Model {
     });
   }
 
-  sent(id: string, type: string): void {
-    this.rows.unshift({ id, type, sentAt: performance.now() });
-    this.rows.length = Math.min(this.rows.length, EVENTS_SHOWN);
+  sent(id: string | undefined, type: string, at = performance.now()): void {
+    this.add({ id, type, sentAt: at });
     this.changed();
   }
 
   judged(verdict: Verdict): void {
     if (verdict.status === 'accepted') this.accepted += 1;
     if (verdict.status === 'rejected' || verdict.status === 'quarantined') this.refused += 1;
-    // The oldest unanswered call with that id: the same event may have been sent twice.
-    const row = this.rows.findLast((each) => each.id === verdict.event_id && (!each.verdict || each.verdict.status === 'retry'));
+    const row = this.rowOf(verdict);
     if (row) {
+      row.id = verdict.event_id;
       row.verdict = verdict;
       row.took = performance.now() - row.sentAt;
       if (verdict.status !== 'retry') this.latencies = [...this.latencies, row.took].slice(-LATENCIES_KEPT);
-    } else if (verdict.event_id && !this.rows.some((each) => each.id === verdict.event_id)) {
+    } else {
       // Sent by an earlier page or another tab.
-      this.rows.unshift({ id: verdict.event_id, type: verdict.event_type ?? 'from an earlier page', sentAt: performance.now(), verdict });
-      this.rows.length = Math.min(this.rows.length, EVENTS_SHOWN);
+      this.add({ id: verdict.event_id, type: verdict.event_type ?? 'from an earlier page', sentAt: performance.now(), verdict });
     }
     this.changed();
+  }
+
+  /** The oldest unanswered call of that id (the same event may have been sent twice), else of that type before ids were known. */
+  private rowOf(verdict: Verdict): Row | undefined {
+    const waits = (row: Row): boolean => !row.verdict || row.verdict.status === 'retry';
+    return this.rows.findLast((row) => waits(row) && row.id !== undefined && row.id === verdict.event_id)
+      ?? this.rows.findLast((row) => waits(row) && row.id === undefined && row.type === verdict.event_type);
+  }
+
+  private add(row: Row): void {
+    this.rows.unshift(row);
+    this.rows.length = Math.min(this.rows.length, EVENTS_SHOWN);
   }
 
   decided(decision: Decision): void {

@@ -138,14 +138,14 @@ export class PanelView {
 }
 
 const connectionWords: Record<string, string> = {
-  websocket: 'WebSocket', fetch: 'HTTP', offline: 'Offline', connecting: 'Connecting', open: 'Connected', closed: 'Waiting to reconnect', waiting: 'Waiting to reconnect', follower: 'Another tab sends',
+  connecting: 'Connecting', socket: 'WebSocket', http: 'HTTP', waiting: 'Waiting to try again', blocked: 'Blocked, trying rarely', offline: 'Offline', follower: 'Another tab sends', held: 'Held: no consent yet',
 };
 
-const engineWords: Record<string, string> = { wasm: 'WebAssembly engine', js: 'JavaScript engine', fallback: 'JavaScript engine', wasm2js: 'JavaScript engine' };
+const engineWords: Record<string, string> = { wasm: 'WebAssembly engine', fallback: 'JavaScript engine' };
 
-function connectionTone(connection: string): string {
-  if (connection === 'websocket' || connection === 'open' || connection === 'fetch' || connection === 'follower') return 'on';
-  return connection === 'closed' || connection === 'offline' || connection === 'waiting' ? 'off' : 'wait';
+function connectionTone(connection: string): 'on' | 'off' | 'wait' {
+  if (connection === 'socket' || connection === 'http' || connection === 'follower') return 'on';
+  return connection === 'offline' || connection === 'blocked' ? 'off' : 'wait';
 }
 
 function section(id: string, title: string, ...content: Child[]): HTMLElement {
@@ -164,7 +164,7 @@ function drawRow(row: Row): HTMLElement {
   const { verdict } = row;
   const tone = verdict ? verdict.status : 'queued';
   const reason = verdict?.reason;
-  return h('li', { class: `event ${tone}`, data: { eventId: row.id, status: tone } },
+  return h('li', { class: `event ${tone}`, data: { eventId: row.id ?? '', status: tone } },
     h('div', { class: 'event-line' },
       h('time', {}, timeOfDay(performance.timeOrigin + row.sentAt)),
       foreign(row.type, 'event-type'),
@@ -174,7 +174,7 @@ function drawRow(row: Row): HTMLElement {
       reason.keyword !== undefined && foreign(reason.keyword, 'mono keyword'),
       reason.schema !== undefined && foreign(reason.schema, 'mono')),
     reason?.expected !== undefined && h('p', { class: 'expected' }, foreign(reason.expected)),
-    h('p', { class: 'event-id' }, foreign(shortId(row.id), 'mono'), row.took !== undefined && ` · ${Math.round(row.took)} ms`));
+    h('p', { class: 'event-id' }, row.id !== undefined && foreign(shortId(row.id), 'mono'), row.took !== undefined && ` · ${Math.round(row.took)} ms`));
 }
 
 function badgeText(verdict: Verdict | undefined): string {

@@ -20,6 +20,10 @@ const model = new Model();
 const profiles = new ProfileReader(model);
 observe(model);
 
+/** Events that are sent again when their first verdict is there. */
+const repeats = new Set<string>();
+const repeated = { category: 'coffee', name: 'Coffee' };
+
 const sdk = rivulet();
 // The banner first: whatever else a decision causes may wait.
 sdk.on('decision', (decision) => {
@@ -30,6 +34,7 @@ sdk.on('decision', (decision) => {
 sdk.on('verdict', (verdict) => {
   model.judged(verdict);
   if (verdict.status === 'accepted') profiles.refresh();
+  if (verdict.event_id && repeats.delete(verdict.event_id)) send('category_view', repeated, { eventId: verdict.event_id });
 });
 sdk.on('queue', (queue) => {
   model.queue = queue;
@@ -37,7 +42,7 @@ sdk.on('queue', (queue) => {
 });
 sdk.on('state', (state) => {
   const before = model.state;
-  model.state = { ...before, ...state };
+  model.state = state;
   model.problem = '';
   model.changed();
   if (before.anonymous_id !== model.state.anonymous_id || before.user_id !== model.state.user_id) profiles.refresh();
@@ -55,10 +60,10 @@ new PanelView(byId('panel'), model, {
   },
   // One field of the wrong type: its schema says integer.
   sendInvalid: () => send('add_to_cart', { product_id: 'shoe_runner', quantity: 'two' }),
+  // As a sender does whose answer got lost: the same event again, under the same id.
   sendTwice: () => {
-    const metadata = { category: 'coffee', name: 'Coffee' };
-    const id = send('category_view', metadata);
-    send('category_view', metadata, id);
+    const id = send('category_view', repeated);
+    if (id) repeats.add(id);
   },
   reset: () => {
     setOffline(false);

@@ -1,6 +1,6 @@
 //! Sends the shop's events and tells the panel. Invariant: every call to the SDK that the shop makes passes here.
 
-import { newId, rivulet, type Metadata } from '../lib/sdk';
+import { rivulet, type Metadata, type TrackOptions } from '../lib/sdk';
 import type { Model } from '../panel/model';
 
 let panel: Model | undefined;
@@ -9,21 +9,22 @@ export function observe(model: Model): void {
   panel = model;
 }
 
-/** Sends an event; the id is made here so that the panel can show the event before its verdict, even before the SDK has loaded. */
-export function send(type: string, metadata: Metadata = {}, eventId = newId()): string {
-  panel?.sent(eventId, type);
-  rivulet().track(type, metadata, { eventId });
-  return eventId;
+export function send(type: string, metadata: Metadata = {}, options: TrackOptions = {}): string | undefined {
+  return noted(type, () => rivulet().track(type, metadata, options));
 }
 
 export function page(metadata: Metadata): void {
-  const eventId = newId();
-  panel?.sent(eventId, 'page_view');
-  rivulet().page(metadata, { eventId });
+  noted('page_view', () => rivulet().page(metadata));
 }
 
 export function identify(userId: string, traits: Metadata): void {
-  const eventId = newId();
-  panel?.sent(eventId, 'identify');
-  rivulet().identify(userId, traits, { eventId });
+  noted('identify', () => rivulet().identify(userId, traits));
+}
+
+/** The call answers with the event's id; while the snippet's stub records it, there is none yet. */
+function noted(type: string, call: () => string | undefined): string | undefined {
+  const at = performance.now();
+  const id = call();
+  panel?.sent(id, type, at);
+  return id;
 }
