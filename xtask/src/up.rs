@@ -25,7 +25,7 @@ const SDK: Stamp = Stamp {
         "xtask/bindgen",
         "xtask/src/sdk.rs",
     ],
-    outputs: &["sdk-wasm/dist/rivulet.js", "sdk-wasm/dist/core.wasm"],
+    outputs: &["sdk-wasm/dist/rivulet.js", "sdk-wasm/dist/core.wasm", "sdk-wasm/dist/stub.js"],
 };
 
 /// What the user asked of us, apart from what is passed on.

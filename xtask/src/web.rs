@@ -12,7 +12,7 @@ use crate::step;
 
 const DEMO: Stamp = Stamp {
     name: "web-demo",
-    inputs: &["web-demo", "package-lock.json"],
+    inputs: &["web-demo", "package-lock.json", "sdk-wasm/dist/stub.js"],
     outputs: &["web-demo/dist/index.html", "web-demo/dist/console/index.html"],
 };
 

@@ -36,6 +36,7 @@ const NAMES: &[Only] = &[
             "gateway/src/server",
             "gateway/src/transport/",
             "gateway/src/lib.rs",
+            "processor/src/processor.rs",
             "processor/src/serve",
             "rivulet/src/",
         ],

@@ -6,7 +6,7 @@ const MOST_LINES: usize = 400;
 
 /// Each file says at its top what it is for.
 pub(super) fn module_comments(tree: &Tree) -> Vec<String> {
-    tree.ending(&[".rs", ".ts", ".mjs", ".js"])
+    tree.ending(&[".rs", ".ts"])
         .filter(|file| !file.path.ends_with(".d.ts") && !is_generated(&file.path))
         .filter(|file| {
             let first = file
