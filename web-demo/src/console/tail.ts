@@ -96,8 +96,8 @@ export class Tail {
   }
 
   private take(message: Message): void {
-    if (message.event === 'lagged') {
-      this.missed += Number(message.data) || 0;
+    if (message.event === 'lost') {
+      this.missed += Number(/\d+/.exec(message.data)?.[0] ?? 0);
       this.drawSoon();
       return;
     }

@@ -13,7 +13,7 @@ import { PanelView } from '../panel/view';
 import * as basket from './cart';
 import { draw, go } from './router';
 import { signOut } from './session';
-import { clearSlots, restore, show } from './slots';
+import { clearSlots, show } from './slots';
 import { observe, send } from './track';
 
 const model = new Model();
@@ -99,5 +99,4 @@ document.querySelector('.skip')?.addEventListener('click', (event) => {
 basket.onCartChange(drawCount);
 window.addEventListener('hashchange', () => draw());
 drawCount();
-restore();
 draw();

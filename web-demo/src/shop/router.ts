@@ -1,6 +1,7 @@
 //! Addresses after `#` to views. Invariant: each change of view sends one page view, sets the title and moves focus to the heading.
 
 import { byId } from '../lib/dom';
+import { refill } from './slots';
 import { page } from './track';
 import type { View } from './views';
 import { account, cart, checkout, home, list, missing, product, search, thanks } from './views';
@@ -48,6 +49,7 @@ export function draw(announce = true): void {
   const shown = view(route);
   const outlet = byId('view');
   outlet.replaceChildren(...shown.content);
+  refill();
   document.title = shown.title === '' ? 'Tideline' : `${shown.title} · Tideline`;
   for (const link of document.querySelectorAll<HTMLAnchorElement>('#nav a')) {
     if (link.hash === `#/c/${shown.category ?? ''}`) link.setAttribute('aria-current', 'page');

@@ -8,6 +8,7 @@ import * as basket from './cart';
 import { categories, category, find, inCategory, product as productById, products, type CategoryId, type Product } from './catalog';
 import { draw, go } from './router';
 import { signIn, signedIn, signOut } from './session';
+import { slot } from './slots';
 import { send } from './track';
 
 export interface View {
@@ -48,7 +49,7 @@ export function home(): View {
     h('span', {}, h('span', { class: 'tile-name' }, each.name), h('span', { class: 'tile-line' }, each.line))))));
   return {
     title: '',
-    content: [hero,
+    content: [hero, slot('cart_reminder'),
       h('section', { 'aria-labelledby': 'departments' }, h('h2', { id: 'departments' }, 'Departments'), tiles),
       h('section', { 'aria-labelledby': 'picks' }, h('h2', { id: 'picks' }, 'This week'), grid(picks))],
   };
@@ -60,7 +61,7 @@ export function list(id: string): View {
   return {
     title: found.name,
     category: found.id,
-    content: [h('header', { class: 'list-head' }, heading(found.name), h('p', { class: 'lead' }, found.line)), grid(inCategory(found.id))],
+    content: [h('header', { class: 'list-head' }, heading(found.name), h('p', { class: 'lead' }, found.line)), slot('cart_reminder'), grid(inCategory(found.id))],
     visited: () => send('category_view', { category: found.id, name: found.name, products: inCategory(found.id).length }),
   };
 }
@@ -84,7 +85,7 @@ export function product(id: string): View {
       h('article', { class: 'product' },
         h('div', { class: 'product-art' }, h('img', { src: item.art, alt: '', width: 400, height: 400 })),
         h('div', { class: 'product-text' },
-          heading(item.name), h('p', { class: 'lead' }, item.line), h('p', { class: 'price big' }, money(item.price)), h('p', {}, item.about), form, status,
+          heading(item.name), h('p', { class: 'lead' }, item.line), h('p', { class: 'price big' }, money(item.price)), h('p', {}, item.about), form, status, slot('product_hint'),
           h('dl', { class: 'facts' }, ...item.facts.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))))),
       h('section', { 'aria-labelledby': 'more' }, h('h2', { id: 'more' }, `More ${category(item.category)?.name.toLowerCase() ?? ''}`), grid(inCategory(item.category).filter((each) => each !== item))),
     ],
@@ -97,7 +98,7 @@ export function search(query: string): View {
   const count = found.length === 0 ? 'Nothing matches. Try “lamp”, “boot” or “coffee”.' : `${found.length} of ${products.length} products`;
   return {
     title: 'Search',
-    content: [h('header', { class: 'list-head' }, h('h1', { class: 'page-title', tabindex: -1 }, 'Results for “', h('bdi', {}, query.slice(0, 80)), '”'), h('p', { class: 'lead' }, count)), grid(found)],
+    content: [h('header', { class: 'list-head' }, h('h1', { class: 'page-title', tabindex: -1 }, 'Results for “', h('bdi', {}, query.slice(0, 80)), '”'), h('p', { class: 'lead' }, count)), slot('search_help'), grid(found)],
     visited: () => {
       if (query.trim() !== '') send('search', { query: query.slice(0, 200), results: found.length });
     },
@@ -149,7 +150,7 @@ export function checkout(): View {
   };
   return {
     title: 'Checkout',
-    content: [heading('Checkout'), h('form', { class: 'with-summary', on: { submit: order } },
+    content: [heading('Checkout'), slot('checkout_offer'), h('form', { class: 'with-summary', on: { submit: order } },
       h('div', { class: 'fields' }, h('p', { class: 'hint' }, 'A demo: nothing you type here leaves this page, and nothing is charged.'),
         field('name', 'Name', 'Robin Vale', 'off'), field('street', 'Street', '12 Ferry Lane', 'off'), field('city', 'City', 'Lisbon', 'off')),
       h('section', { class: 'summary', 'aria-label': 'Summary' }, summary(), h('button', { type: 'submit', class: 'button wide', id: 'place-order' }, 'Place the order')))],
