@@ -31,7 +31,7 @@ async function look(): Promise<void> {
 function words(name: string, value: unknown): string {
   if (typeof value === 'number') return name.endsWith('bytes') ? size(value) : value.toLocaleString('en');
   if (typeof value !== 'object' || value === null) return String(value);
-  return Object.entries(value).slice(0, 4).map(([inner, member]) => `${words(inner, member)} ${inner.replaceAll('_', ' ')}`).join(', ');
+  return Object.entries(value).slice(0, 4).map(([inner, member]) => (inner.endsWith('bytes') ? words(inner, member) : `${words(inner, member)} ${inner.replaceAll('_', ' ')}`)).join(', ');
 }
 
 function size(bytes: number): string {
