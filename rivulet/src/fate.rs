@@ -14,13 +14,14 @@ use axum::routing::get;
 use broker::log::{Log, ReadLimit, Record, SharedLog};
 use gateway::Gateway;
 use gateway::error::RequestError;
-use processor::Processor;
 use schemas::header::CE_ID;
 use schemas::id::EventId;
 use schemas::topic::{PartitionId, Topic, TopicPartition};
 use schemas::verdict::Code;
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::pipeline::ProcessorCell;
 
 /// Records a read asks for.
 const READ_RECORDS: usize = 2_000;
@@ -132,12 +133,12 @@ fn role(record: &Record, event_id: EventId) -> Option<(&'static str, Option<Valu
 pub(crate) struct Service {
     gateway: Arc<Gateway>,
     log: SharedLog,
-    processor: Option<Arc<Processor>>,
+    processor: ProcessorCell,
 }
 
 impl Service {
     /// A service over the running parts.
-    pub(crate) const fn new(gateway: Arc<Gateway>, log: SharedLog, processor: Option<Arc<Processor>>) -> Self {
+    pub(crate) const fn new(gateway: Arc<Gateway>, log: SharedLog, processor: ProcessorCell) -> Self {
         Self { gateway, log, processor }
     }
 
@@ -158,8 +159,9 @@ async fn answer(State(service): State<Service>, Path(id): Path<String>, headers:
         return RequestError::new(Code::LogUnavailable, "the log cannot be read now; ask again later").into_response();
     };
     let mut fate = serde_json::to_value(fate).unwrap_or_default();
-    if let (Some(processor), Some(fate)) = (&service.processor, fate.as_object_mut()) {
-        fate.insert("processor".to_owned(), processor.was_applied(event_id).await.into());
+    if let (Some(processor), Some(fate)) = (service.processor.get(), fate.as_object_mut()) {
+        let applied = processor.was_applied(event_id).await.unwrap_or_default();
+        fate.insert("processor".to_owned(), serde_json::to_value(applied).unwrap_or_default());
     }
     ([(header::CONTENT_TYPE, "application/json")], fate.to_string()).into_response()
 }

@@ -4,19 +4,25 @@
 //! then what was taken is answered and processed, then the log is closed.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
 use broker::clock::{Clock, SystemClock};
 use broker::embedded::Journal;
 use broker::log::SharedLog;
 use gateway::config::KeyKind;
+use gateway::error::RequestError;
 use gateway::{Gateway, GatewayConfig};
 use processor::{Processor, ProcessorConfig};
 use processor_core::{Model, Ruleset};
 use schemas::registry::Registry;
+use schemas::verdict::Code;
+use tower::ServiceExt as _;
 
 use crate::commands::Role;
 use crate::config::Config;
@@ -24,12 +30,19 @@ use crate::{assets, demo, fate};
 
 /// The parts that run in this process.
 pub(crate) struct Pipeline {
+    role: Role,
     log: SharedLog,
     gateway: Option<Arc<Gateway>>,
-    processor: Option<Arc<Processor>>,
+    processor: ProcessorCell,
     clock: Arc<dyn Clock>,
     config: Config,
 }
+
+/// The processor, once it runs. With Kafka it starts as soon as the broker answers; the gateway does not wait for that.
+pub(crate) type ProcessorCell = Arc<OnceLock<Arc<Processor>>>;
+
+/// How long to wait before the processor's start is tried again, while the broker is away.
+const START_RETRY: Duration = Duration::from_secs(1);
 
 /// Where the journal is, below the data folder: the log itself, or the spool in front of Kafka.
 pub(crate) fn log_folder(data: &Path) -> PathBuf {
@@ -38,7 +51,7 @@ pub(crate) fn log_folder(data: &Path) -> PathBuf {
 
 impl Pipeline {
     /// Opens the log and starts the parts. Works with the broker away.
-    pub(crate) fn start(config: Config, role: Role) -> anyhow::Result<Self> {
+    pub(crate) async fn start(config: Config, role: Role) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         anyhow::ensure!(
             role != Role::Processor || config.kafka.is_some(),
@@ -46,30 +59,31 @@ impl Pipeline {
         );
         std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make {}", config.data.display()))?;
         let log = open_log(&config, role, &clock)?;
-        let processor = match role {
-            Role::Gateway => None,
-            Role::Both | Role::Processor => Some(start_processor(&config, &log, &clock)?),
-        };
+        let processor = ProcessorCell::default();
+        if role != Role::Gateway {
+            start_processor(&config, &log, &clock, &processor).await?;
+        }
         let gateway = match role {
             Role::Processor => None,
             Role::Both | Role::Gateway => Some(start_gateway(&config, &log, &clock)?),
         };
-        if let (Some(gateway), Some(processor)) = (&gateway, &processor) {
-            let processor = Arc::clone(processor);
-            gateway.join_metrics(Arc::new(move || processor.metrics_text()));
+        if let Some(gateway) = &gateway {
+            let processor = Arc::clone(&processor);
+            gateway.join_metrics(Arc::new(move || Box::pin(processor_metrics(Arc::clone(&processor)))));
         }
-        Ok(Self { log, gateway, processor, clock, config })
+        Ok(Self { role, log, gateway, processor, clock, config })
     }
 
     /// Every path of this process.
     pub(crate) fn router(&self) -> Router {
         let mut router = Router::new();
-        if let Some(processor) = &self.processor {
-            router = router.merge(processor.router());
+        if self.role != Role::Gateway {
+            let profiles = any(when_started).with_state(Arc::clone(&self.processor));
+            router = router.route("/v1/profiles/{id}", profiles);
         }
         match &self.gateway {
             Some(gateway) => {
-                let fate = fate::Service::new(Arc::clone(gateway), Arc::clone(&self.log), self.processor.clone());
+                let fate = fate::Service::new(Arc::clone(gateway), Arc::clone(&self.log), Arc::clone(&self.processor));
                 router = router.merge(gateway.router()).merge(fate.router()).merge(assets::sdk());
             }
             None => router = router.merge(self.health_router()),
@@ -93,7 +107,7 @@ impl Pipeline {
 
     /// Processes what was taken, then closes the log. Nothing answered is lost if this is cut short.
     pub(crate) async fn close(&self) {
-        if let Some(processor) = &self.processor {
+        if let Some(processor) = self.processor.get() {
             processor.drain().await;
         }
         self.log.close().await;
@@ -101,13 +115,28 @@ impl Pipeline {
 
     /// `/live`, `/ready` and `/metrics` of a processor that runs without a gateway.
     fn health_router(&self) -> Router {
-        use axum::routing::get;
-        let Some(processor) = self.processor.clone() else { return Router::new() };
-        let log = Arc::clone(&self.log);
+        let (log, processor) = (Arc::clone(&self.log), Arc::clone(&self.processor));
+        let ready = move || async move { serde_json::to_string(&log.health()).unwrap_or_default() };
+        let metrics = move || async move { processor_metrics(processor).await + "# EOF\n" };
         Router::new()
             .route("/live", get(|| async { "ok\n" }))
-            .route("/ready", get(move || async move { serde_json::to_string(&log.health()).unwrap_or_default() }))
-            .route("/metrics", get(move || async move { processor.metrics_text() + "# EOF\n" }))
+            .route("/ready", get(ready))
+            .route("/metrics", get(metrics))
+    }
+}
+
+/// The processor's own paths, or 503 while it waits for the broker.
+async fn when_started(State(processor): State<ProcessorCell>, request: Request) -> Response {
+    match processor.get() {
+        Some(processor) => processor.router().oneshot(request).await.into_response(),
+        None => RequestError::new(Code::LogUnavailable, "the processor waits for the broker; ask again later").into_response(),
+    }
+}
+
+async fn processor_metrics(processor: ProcessorCell) -> String {
+    match processor.get() {
+        Some(processor) => processor.metrics().await,
+        None => String::new(),
     }
 }
 
@@ -120,26 +149,56 @@ fn start_gateway(config: &Config, log: &SharedLog, clock: &Arc<dyn Clock>) -> an
     Ok(Gateway::new(edge, Arc::clone(log), Arc::new(registry), Arc::clone(clock))?)
 }
 
-fn start_processor(config: &Config, log: &SharedLog, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Processor>> {
+async fn start_processor(
+    config: &Config,
+    log: &SharedLog,
+    clock: &Arc<dyn Clock>,
+    cell: &ProcessorCell,
+) -> anyhow::Result<()> {
     let section = &config.processor;
     let rules = match &section.rules {
         Some(path) => read(path)?,
-        None => processor::demo::RULES.to_owned(),
+        None => processor::DEMO_RULES.to_owned(),
     };
-    let rules = Ruleset::parse(&rules).with_context(|| format!("in {}", name(section.rules.as_deref(), "the demo's rules")))?;
+    let rules = Ruleset::parse(&rules, &name(section.rules.as_deref(), "the demo's rules"))?;
     let model = match &section.model {
         Some(path) => read(path)?,
-        None => processor::demo::MODEL.to_owned(),
+        None => processor::DEMO_MODEL.to_owned(),
     };
-    let model = Model::parse(&model).with_context(|| format!("in {}", name(section.model.as_deref(), "the demo's model")))?;
-    let secrets = config.keys.iter().filter(|key| key.kind == KeyKind::Secret).map(|key| key.key.clone()).collect();
+    let model = Model::parse(model.as_bytes()).with_context(|| format!("in {}", name(section.model.as_deref(), "the demo's model")))?;
+    let secrets: Vec<String> = config.keys.iter().filter(|key| key.kind == KeyKind::Secret).map(|key| key.key.clone()).collect();
     let settings = ProcessorConfig {
-        dedup_window: Duration::from_secs(section.dedup_window_hours * 3600),
-        session_gap: Duration::from_secs(section.session_gap_minutes * 60),
+        dedup_window_hours: section.dedup_window_hours,
+        session_gap_minutes: section.session_gap_minutes,
         ..ProcessorConfig::new(config.data.join("processor"))
     };
-    let started = Processor::start(settings, Arc::clone(log), Arc::new(rules), Arc::new(model), secrets, Arc::clone(clock));
-    Ok(Arc::new(started.context("the processor cannot start")?))
+    let (rules, model) = (Arc::new(rules), Arc::new(model));
+    let (log, clock, cell) = (Arc::clone(log), Arc::clone(clock), Arc::clone(cell));
+    let start = move || Processor::start(
+        settings.clone(),
+        Arc::clone(&log),
+        Arc::clone(&rules),
+        Arc::clone(&model),
+        Vec::clone(&secrets),
+        Arc::clone(&clock),
+    );
+    if config.kafka.is_none() {
+        let _ = cell.set(Arc::new(start().await.context("the processor cannot start")?));
+        return Ok(());
+    }
+    tokio::spawn(async move {
+        loop {
+            match start().await {
+                Ok(processor) => {
+                    let _ = cell.set(Arc::new(processor));
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "the processor does not start yet"),
+            }
+            tokio::time::sleep(START_RETRY).await;
+        }
+    });
+    Ok(())
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

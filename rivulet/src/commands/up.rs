@@ -21,7 +21,7 @@ pub(super) async fn run(options: ServeOptions, role: Role) -> anyhow::Result<Exi
     config.listen = listener.local_addr().context("the listener has no address")?;
     let server = config.server;
     let greeting = greeting(&config, role);
-    let pipeline = Pipeline::start(config, role)?;
+    let pipeline = Pipeline::start(config, role).await?;
     say(&greeting);
     let stopping = async {
         stop_signal().await;

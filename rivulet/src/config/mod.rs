@@ -65,8 +65,8 @@ pub(crate) struct KafkaSection {
     pub(crate) brokers: String,
     /// Partitions of topics that are made. 64.
     pub(crate) partitions: u32,
-    /// Replication factor of topics that are made; -1 takes the broker's default. -1.
-    pub(crate) replication: i32,
+    /// Copies of topics that are made. 1.
+    pub(crate) replication: u32,
     /// How long a request for `ack=broker` waits before it is answered `disk`, milliseconds. 10,000.
     pub(crate) ack_deadline_ms: u64,
 }
@@ -88,9 +88,9 @@ pub(crate) struct ProcessorSection {
     /// JSON file of the intent model. Default: the demo's model, built in.
     pub(crate) model: Option<PathBuf>,
     /// How long an event id is remembered, hours. 192.
-    pub(crate) dedup_window_hours: u64,
+    pub(crate) dedup_window_hours: u32,
     /// Silence that ends a session, minutes. 30.
-    pub(crate) session_gap_minutes: u64,
+    pub(crate) session_gap_minutes: u32,
 }
 
 /// The demo shop and console.
@@ -132,7 +132,7 @@ impl Default for LogSection {
 
 impl Default for KafkaSection {
     fn default() -> Self {
-        Self { brokers: String::new(), partitions: 64, replication: -1, ack_deadline_ms: 10_000 }
+        Self { brokers: String::new(), partitions: 64, replication: 1, ack_deadline_ms: 10_000 }
     }
 }
 

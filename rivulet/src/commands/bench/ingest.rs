@@ -129,16 +129,20 @@ fn print_table(options: &IngestOptions, all: &[Figures]) {
 }
 
 /// A fresh folder in the temporary folder, removed at the end.
-struct Folder(std::path::PathBuf);
+pub(super) struct Folder(std::path::PathBuf);
 
 impl Folder {
-    fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("rivulet-bench-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
+    }
+
+    pub(super) fn as_path(&self) -> &std::path::Path {
+        &self.0
     }
 
     fn path(&self) -> anyhow::Result<&str> {
