@@ -58,6 +58,16 @@ impl Session {
         Self { id, started_at: at, last_at: at, events: 1, closed: false, reopened: false }
     }
 
+    /// What changes tell of it: all but whether its end was told, which is nothing that happened to it.
+    pub fn attribute(&self) -> String {
+        crate::profile::view::ObjectWriter::default()
+            .value("id", &self.id)
+            .value("started_at", &self.started_at)
+            .value("last_at", &self.last_at)
+            .value("events", &self.events)
+            .end()
+    }
+
     /// Its length in milliseconds.
     pub const fn millis(&self) -> i64 {
         self.last_at.0 - self.started_at.0

@@ -18,7 +18,7 @@ use crate::profile::view::{difference, to_json};
 use crate::profile::{Dated, MAX_DEVICES, Profile, json_time, keep_earliest, keep_latest};
 use crate::rules::{Ruleset, evaluate};
 use crate::score::Model;
-use crate::session::Settings;
+use crate::session::{Session, Settings};
 
 /// What the step runs by.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,7 +34,7 @@ pub struct Program {
 /// Applies one input to a profile. `now` is the highest `received_at` seen in the profile's partition.
 pub fn step(program: &Program, profile: &mut Profile, input: Input<'_>, now: Timestamp) -> Outputs {
     let mut out = Outputs::default();
-    let session = profile.sessions.current().map(to_json);
+    let session = profile.sessions.current().map(Session::attribute);
     close_sessions(program, profile, now, &mut out);
     match input {
         Input::Event(input) => event(program, profile, input, now, &mut out),
@@ -42,7 +42,7 @@ pub fn step(program: &Program, profile: &mut Profile, input: Input<'_>, now: Tim
         Input::Control(control) => self::control(program, profile, control, now, &mut out),
     }
     close_sessions(program, profile, now, &mut out);
-    out.change("session", session, profile.sessions.current().map(to_json));
+    out.change("session", session, profile.sessions.current().map(Session::attribute));
     out
 }
 

@@ -107,7 +107,7 @@ impl Profile {
         self.devices.iter().for_each(|(name, at)| drop(put(format!("devices.{name}"), json_time(Some(*at)))));
         put("first_seen".to_owned(), json_time(self.first_seen));
         put("last_seen".to_owned(), json_time(self.last_seen));
-        put("session".to_owned(), self.sessions.current().map(to_json));
+        put("session".to_owned(), self.sessions.current().map(crate::session::Session::attribute));
         put("score".to_owned(), self.score.map(|score| to_json(&score)));
         put("user_agent".to_owned(), self.user_agent.as_ref().map(|dated| to_json(&dated.value)));
         put("campaign.first".to_owned(), self.campaign_first.as_ref().map(|dated| to_json(&dated.value)));

@@ -1,0 +1,380 @@
+//! Consuming a partition: read, apply, commit, append what follows from it.
+//!
+//! One task a partition is its only writer. A batch's effects are committed and fsynced before anything of them leaves and before
+//! the log may forget the input; so a crash repeats an output at worst, under the same idempotency key. It starts where the
+//! store says.
+//!
+//! **Invariant:** the store's next offset, profiles, ids, timers and outbox always belong together.
+
+pub(crate) mod batch;
+pub(crate) mod decode;
+pub(crate) mod keys;
+pub mod ledger;
+pub(crate) mod outbox;
+pub(crate) mod quarantine;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use broker::clock::Clock;
+use broker::log::{AppendError, NewRecord, ReadError, ReadLimit, Record, SharedLog};
+use processor_core::Control;
+use schemas::id::EventId;
+use schemas::time::Timestamp;
+use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
+use schemas::verdict::{AckLevel, Code, Reason};
+use tokio::sync::{Semaphore, watch};
+
+use crate::store::{Space, StateStore, StoreError, WriteBatch};
+use crate::telemetry::Telemetry;
+use batch::{Agents, Effects, Rulebook, Work};
+use ledger::PartitionState;
+
+/// Records of a batch.
+pub(crate) const BATCH_RECORDS: usize = 500;
+/// Bytes of a batch.
+const BATCH_BYTES: usize = 4 << 20;
+/// How long a read waits at the end of a partition; new records wake it at once.
+const READ_WAIT: Duration = Duration::from_millis(500);
+/// Outbox records read back at start, at once.
+const OUTBOX_CHUNK: usize = 500;
+/// Waits between attempts, doubled up to the last.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LAST_BACKOFF: Duration = Duration::from_secs(2);
+/// The name under which the log holds records for us.
+const CONSUMER: &str = "processor";
+
+/// What all partitions share.
+pub(crate) struct Shared {
+    pub(crate) log: SharedLog,
+    pub(crate) store: Arc<dyn StateStore>,
+    pub(crate) rulebook: Rulebook,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) telemetry: Telemetry,
+    /// Bounds batches worked on at once, and so the threads for blocking calls.
+    pub(crate) workers: Semaphore,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// What others may see of a partition.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    pub(crate) state: ArcSwap<PartitionState>,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) trouble: ArcSwap<Option<String>>,
+}
+
+/// Why a partition stopped or a batch failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConsumeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("reading: {0}")]
+    Read(#[from] ReadError),
+    #[error("appending: {0}")]
+    Append(#[from] AppendError),
+    #[error("the processor is stopping")]
+    Stopping,
+    #[error("a batch panicked")]
+    Panic,
+}
+
+/// A partition and its writer.
+pub(crate) struct Consumer {
+    shared: Arc<Shared>,
+    at: TopicPartition,
+    state: PartitionState,
+    agents: Agents,
+    window: Arc<Window>,
+    next_timer: Option<Timestamp>,
+    /// A tick was appended for what is due, after the record at this offset.
+    ticked: Option<Offset>,
+    unfinished: bool,
+}
+
+impl Consumer {
+    pub(crate) fn new(shared: Arc<Shared>, partition: PartitionId, window: Arc<Window>) -> Self {
+        let at = TopicPartition { topic: Topic::Events, partition };
+        let state = PartitionState::default();
+        Self {
+            shared,
+            at,
+            state,
+            agents: Agents::default(),
+            window,
+            next_timer: None,
+            ticked: None,
+            unfinished: false,
+        }
+    }
+
+    /// Runs until the processor stops. Trouble is shown and tried again; nothing is skipped.
+    pub(crate) async fn run(mut self) {
+        let mut backoff = FIRST_BACKOFF;
+        let mut recovered = false;
+        loop {
+            let done = if recovered { self.turn().await } else { self.recover().await };
+            match done {
+                Ok(()) => {
+                    recovered = true;
+                    backoff = FIRST_BACKOFF;
+                    if self.window.trouble.load().is_some() {
+                        self.window.trouble.store(Arc::new(None));
+                    }
+                }
+                Err(ConsumeError::Stopping) => return,
+                Err(error) => {
+                    tracing::warn!(partition = self.at.partition.0, %error, "partition waits");
+                    self.shared.telemetry.failures.inc();
+                    self.window.trouble.store(Arc::new(Some(error.to_string())));
+                    if self.pause(backoff).await {
+                        return;
+                    }
+                    backoff = (backoff * 2).min(LAST_BACKOFF);
+                }
+            }
+            if *self.shared.stopping.borrow() {
+                return;
+            }
+        }
+    }
+
+    /// Waits; true if the processor stops meanwhile.
+    async fn pause(&self, time: Duration) -> bool {
+        let mut stopping = self.shared.stopping.clone();
+        tokio::time::timeout(time, stopping.wait_for(|stop| *stop)).await.is_ok()
+    }
+
+    /// Reads the state, appends what was left in the outbox, and tells the log where it is.
+    async fn recover(&mut self) -> Result<(), ConsumeError> {
+        let partition = self.at.partition;
+        let stored = self.blocking(move |store| store.get(Space::Meta, &keys::meta(partition))).await??;
+        self.state = match stored {
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| StoreError::Unreadable(format!("partition {}: {error}", partition.0)))?,
+            None => PartitionState::default(),
+        };
+        if self.state.next.is_none() {
+            self.state.next = Some(self.shared.log.start_offset(self.at).await?);
+        }
+        loop {
+            let (from, to) = (keys::outbox(partition, 0), keys::outbox(partition, u64::MAX));
+            let left =
+                self.blocking(move |store| store.scan(Space::Outbox, &from, &to, OUTBOX_CHUNK)).await??;
+            if left.is_empty() {
+                break;
+            }
+            let read = |(key, value): &(Vec<u8>, Vec<u8>)| {
+                let number = key.last_chunk().map(|number| u64::from_be_bytes(*number));
+                number
+                    .zip(outbox::decode(value))
+                    .ok_or_else(|| StoreError::Unreadable("an outbox record".to_owned()))
+            };
+            let left = left.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            self.drain(left).await?;
+        }
+        self.publish().await
+    }
+
+    /// One batch, or a wait for one.
+    async fn turn(&mut self) -> Result<(), ConsumeError> {
+        let from = self.state.next.unwrap_or_default();
+        let wait = if self.unfinished { Duration::ZERO } else { READ_WAIT };
+        let limit = ReadLimit { max_records: BATCH_RECORDS, max_bytes: BATCH_BYTES, max_wait: wait };
+        let mut stopping = self.shared.stopping.clone();
+        let read = tokio::select! {
+            read = self.shared.log.read(self.at, from, limit) => read,
+            _ = stopping.wait_for(|stop| *stop) => return Err(ConsumeError::Stopping),
+        };
+        let records = match read {
+            Ok(records) => records,
+            Err(ReadError::Expired { start }) => {
+                let lost = start.0.saturating_sub(from.0);
+                tracing::error!(
+                    partition = self.at.partition.0,
+                    lost,
+                    "records expired before they were processed"
+                );
+                self.shared.telemetry.expired.inc_by(lost);
+                self.state.next = Some(start);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if records.is_empty() && !self.unfinished {
+            return self.tick_if_due().await;
+        }
+        self.window.in_flight.store(u64::try_from(records.len()).unwrap_or_default(), Ordering::Relaxed);
+        let done = self.apply(records).await;
+        self.window.in_flight.store(0, Ordering::Relaxed);
+        done
+    }
+
+    /// Applies, commits and appends one batch.
+    async fn apply(&mut self, records: Vec<Record>) -> Result<(), ConsumeError> {
+        let started = std::time::Instant::now();
+        let shared = Arc::clone(&self.shared);
+        let (partition, state, mut agents) =
+            (self.at.partition, self.state.clone(), std::mem::take(&mut self.agents));
+        let permit = shared.workers.acquire().await.map_err(|_| ConsumeError::Stopping)?;
+        let worker = Arc::clone(&self.shared);
+        let work = move || {
+            let effects = effects_of(&worker, partition, &state, &mut agents, &records);
+            let committed = effects.and_then(|mut effects| {
+                worker.store.commit(std::mem::take(&mut effects.writes))?;
+                worker.store.persist()?;
+                Ok(effects)
+            });
+            (committed, agents)
+        };
+        let (committed, agents) = tokio::task::spawn_blocking(work).await.map_err(|_| ConsumeError::Panic)?;
+        drop(permit);
+        self.agents = agents;
+        let effects = committed?;
+        self.shared.telemetry.batch(started.elapsed(), &self.state.ledger, &effects);
+        self.state = effects.state;
+        self.unfinished = effects.unfinished;
+        self.drain(effects.records).await?;
+        let now = self.shared.clock.now();
+        effects.decided.iter().for_each(|received| self.shared.telemetry.decided_after(*received, now));
+        self.publish().await
+    }
+
+    /// Appends records in order until the log has them, then takes them out of the outbox.
+    async fn drain(&self, records: Vec<(u64, NewRecord)>) -> Result<(), ConsumeError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<u64> = records.iter().map(|(number, _)| *number).collect();
+        let mut left: Vec<NewRecord> = records.into_iter().map(|(_, record)| record).collect();
+        let mut backoff = FIRST_BACKOFF;
+        while !left.is_empty() {
+            match self.shared.log.append(left.clone(), AckLevel::Disk).await {
+                Ok(_) => left.clear(),
+                Err(AppendError::TooLarge { index, bytes, max }) if index < left.len() => {
+                    tracing::error!(
+                        partition = self.at.partition.0,
+                        bytes,
+                        max,
+                        "an output is too large for the log"
+                    );
+                    self.shared.telemetry.too_large.inc();
+                    left.remove(index);
+                }
+                Err(error) => {
+                    tracing::warn!(partition = self.at.partition.0, %error, "outputs wait");
+                    self.window.trouble.store(Arc::new(Some(format!("appending: {error}"))));
+                    if self.pause(backoff).await {
+                        return Err(ConsumeError::Stopping);
+                    }
+                    backoff = (backoff * 2).min(LAST_BACKOFF);
+                }
+            }
+        }
+        let partition = self.at.partition;
+        self.blocking(move |store| {
+            let mut trim = WriteBatch::default();
+            numbers.iter().for_each(|number| trim.remove(Space::Outbox, keys::outbox(partition, *number)));
+            store.commit(trim)
+        })
+        .await?
+        .map_err(ConsumeError::from)
+    }
+
+    /// Shows the state, holds the log, and finds the next timer.
+    async fn publish(&mut self) -> Result<(), ConsumeError> {
+        let next = self.state.next.unwrap_or_default();
+        self.shared.log.hold(CONSUMER, self.at, next);
+        self.window.state.store(Arc::new(self.state.clone()));
+        let (from, to) = keys::timers_until(self.at.partition, Timestamp(i64::MAX - 1));
+        let first = self.blocking(move |store| store.scan(Space::Timer, &from, &to, 1)).await??;
+        self.next_timer = first.first().and_then(|(key, _)| keys::read_timer(key)).map(|(due, _)| due);
+        Ok(())
+    }
+
+    /// In a partition without events time goes on by a control record, once for each place in it.
+    async fn tick_if_due(&mut self) -> Result<(), ConsumeError> {
+        let now = self.shared.clock.now();
+        let next = self.state.next.unwrap_or_default();
+        let due = self.next_timer.is_some_and(|due| due <= now) && self.ticked != Some(next);
+        if !due {
+            return Ok(());
+        }
+        let id = EventId::control(self.at.topic.name(), self.at.partition.0, next.0, u32::MAX);
+        let record = self.shared.rulebook.control_key.write(&Control::Tick, id, now, Some(self.at.partition));
+        self.shared.log.append(vec![record], AckLevel::Disk).await?;
+        self.ticked = Some(next);
+        Ok(())
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn StateStore) -> T + Send + 'static,
+    ) -> Result<T, ConsumeError> {
+        let store = Arc::clone(&self.shared.store);
+        tokio::task::spawn_blocking(move || work(store.as_ref())).await.map_err(|_| ConsumeError::Panic)
+    }
+}
+
+/// The effects of a batch. If something in it panics, its records are taken one by one, and the one that panics is put aside.
+pub(crate) fn effects_of(
+    shared: &Shared,
+    partition: PartitionId,
+    state: &PartitionState,
+    agents: &mut Agents,
+    records: &[Record],
+) -> Result<Effects, StoreError> {
+    let store = shared.store.as_ref();
+    let attempt = |agents: &mut Agents, poison: &[Offset]| {
+        catch_unwind(AssertUnwindSafe(|| {
+            let mut work = Work::new(&shared.rulebook, store, partition, state.clone(), agents);
+            for record in records {
+                work.take(record, poison.contains(&record.offset))?;
+            }
+            work.finish()
+        }))
+    };
+    let mut poison = Vec::new();
+    loop {
+        if let Ok(done) = attempt(agents, &poison) {
+            return done;
+        }
+        *agents = Agents::default();
+        // The first record whose prefix of the batch panics is the one.
+        let panics = |end: usize| {
+            catch_unwind(AssertUnwindSafe(|| {
+                let mut agents = Agents::default();
+                let mut work = Work::new(&shared.rulebook, store, partition, state.clone(), &mut agents);
+                records
+                    .iter()
+                    .take(end)
+                    .all(|record| work.take(record, poison.contains(&record.offset)).is_ok())
+            }))
+            .is_err()
+        };
+        let Some(bad) = (1..=records.len()).find(|end| panics(*end)).and_then(|end| records.get(end - 1))
+        else {
+            return Err(StoreError::Unavailable("a batch panicked outside its records".to_owned()));
+        };
+        tracing::error!(
+            partition = partition.0,
+            offset = bad.offset.0,
+            "a record made the processor panic; it is put aside"
+        );
+        poison.push(bad.offset);
+    }
+}
+
+impl Work<'_> {
+    fn take(&mut self, record: &Record, poison: bool) -> Result<(), StoreError> {
+        if poison {
+            let reason = Reason::new(Code::Internal).expecting("a record that the processor can apply");
+            self.poisoned(record, &reason);
+            return Ok(());
+        }
+        self.record(record)
+    }
+}
