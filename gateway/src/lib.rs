@@ -1,1 +1,188 @@
-//! Not written yet.
+//! Bytes to verdicts and log records: who sent them, what is in them, whether they are right, where they go, what the sender
+//! is told.
+//!
+//! Files in the order in which an event meets them: [`server`] takes connections, `transport` reads requests and frames,
+//! [`authenticate`] finds the key, `decode` splits a body into events, `validate` judges each, `route` makes records of them,
+//! `pipeline` runs those steps and answers, `ledger` counts, `push` carries decisions back to the page.
+//!
+//! **Invariant:** n events in, n verdicts out, in the order sent; each event ends in exactly one counted outcome; what a verdict
+//! says of safety is never more than the log has said.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "tests fail by panicking"
+    )
+)]
+
+pub mod config;
+pub mod entropy;
+pub mod error;
+
+pub mod server;
+
+pub mod transport;
+
+pub mod address;
+pub mod authenticate;
+
+mod decode;
+
+mod recent;
+mod route;
+mod validate;
+
+mod pipeline;
+
+pub mod ledger;
+pub mod telemetry;
+
+mod push;
+
+mod drain;
+
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use broker::clock::Clock;
+use broker::log::SharedLog;
+use schemas::frame::Limits;
+use schemas::registry::Registry;
+
+use crate::authenticate::Keys;
+pub use crate::config::{ConfigError, GatewayConfig, KeyConfig};
+use crate::drain::Drain;
+use crate::entropy::{Entropy, OsEntropy};
+use crate::ledger::Ledger;
+use crate::push::PushHub;
+use crate::recent::Recent;
+pub use crate::server::ServerConfig;
+use crate::telemetry::Metrics;
+use crate::transport::body::Budget;
+use crate::transport::tail::Tail;
+
+/// The gateway: one value that all requests share.
+pub struct Gateway {
+    config: GatewayConfig,
+    keys: ArcSwap<Keys>,
+    schemas: ArcSwap<Registry>,
+    log: SharedLog,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    metrics: Metrics,
+    ledger: Ledger,
+    recent: Recent,
+    push: Arc<PushHub>,
+    tail: Tail,
+    budget: Budget,
+    drain: Arc<Drain>,
+}
+
+impl Gateway {
+    /// A gateway that writes to `log`, judges by `schemas` and tells the time by `clock`. Must be called within a Tokio runtime:
+    /// it starts the task that reads decisions for open pages.
+    pub fn new(
+        config: GatewayConfig,
+        log: SharedLog,
+        schemas: Arc<Registry>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, ConfigError> {
+        Self::with_entropy(config, log, schemas, clock, Arc::new(OsEntropy))
+    }
+
+    /// The same with randomness passed in.
+    pub fn with_entropy(
+        config: GatewayConfig,
+        log: SharedLog,
+        schemas: Arc<Registry>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<Self>, ConfigError> {
+        config.check()?;
+        let keys = Keys::new(&config.keys)?;
+        let metrics = Metrics::new(&log);
+        let drain = Arc::new(Drain::default());
+        let push = Arc::new(PushHub::new(&config, &metrics));
+        push::subscribe(&push, &log, &drain);
+        Ok(Arc::new(Self {
+            keys: ArcSwap::from_pointee(keys),
+            schemas: ArcSwap::new(schemas),
+            log,
+            clock,
+            entropy,
+            ledger: Ledger::new(&metrics),
+            recent: Recent::new(config.recent_ids),
+            push,
+            tail: Tail::new(&config),
+            budget: Budget::new(config.in_flight_bytes),
+            drain,
+            metrics,
+            config,
+        }))
+    }
+
+    /// Every path of the gateway, ready to be merged with others' or served.
+    pub fn router(self: &Arc<Self>) -> Router {
+        transport::router(self)
+    }
+
+    /// Replaces the keys for all requests that begin from now on.
+    pub fn set_keys(&self, keys: &[KeyConfig]) -> Result<(), ConfigError> {
+        self.keys.store(Arc::new(Keys::new(keys)?));
+        Ok(())
+    }
+
+    /// The keys in force, for whoever guards other paths by them.
+    pub fn keys(&self) -> Arc<Keys> {
+        self.keys.load_full()
+    }
+
+    /// Replaces the schemas for all events that are judged from now on.
+    pub fn set_schemas(&self, schemas: Arc<Registry>) {
+        self.schemas.store(schemas);
+    }
+
+    /// What came in and what became of it, per source.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The gateway's metrics in the text format of `OpenMetrics`, without its last line (`# EOF`).
+    pub fn metrics_text(&self) -> String {
+        self.metrics.render()
+    }
+
+    /// Lets `/metrics` show the text of another part behind the gateway's own; same format, without `# EOF`.
+    pub fn join_metrics(&self, other: Arc<dyn Fn() -> String + Send + Sync>) {
+        self.metrics.join(other);
+    }
+
+    /// What clients are told at `/v1/limits` and in `hello`.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            event_bytes: self.config.event_bytes,
+            batch_bytes: self.config.batch_bytes,
+            batch_events: self.config.batch_events,
+            depth: self.config.depth,
+            ack: self.config.ack,
+        }
+    }
+
+    /// Takes nothing new, answers what is under way, closes the sockets and tails. Ends at the latest after the configured time.
+    /// The log is closed by whoever opened it, after this.
+    pub async fn drain(&self) {
+        self.drain.begin();
+        let limit = Duration::from_millis(self.config.drain_timeout_ms);
+        if tokio::time::timeout(limit, self.drain.idle()).await.is_err() {
+            tracing::warn!(under_way = self.drain.under_way(), "drain timed out with work under way");
+        }
+    }
+}

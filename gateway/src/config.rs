@@ -1,0 +1,310 @@
+//! What an operator can set, with defaults that fit a laptop and a small server.
+//!
+//! **Invariant:** every field that is a size or a time says its unit; a configuration that passed [`GatewayConfig::check`] cannot
+//! make the gateway refuse everything or hold unbounded memory.
+
+use schemas::verdict::AckLevel;
+use serde::Deserialize;
+
+/// Section `[gateway]`, and the keys.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// The keys; filled from `[[keys]]`, which stands beside `[gateway]`.
+    #[serde(skip)]
+    pub keys: Vec<KeyConfig>,
+    /// Largest event, bytes.
+    pub event_bytes: usize,
+    /// Largest body or batch frame, bytes, as sent and inflated.
+    pub batch_bytes: usize,
+    /// Most events in a body or batch frame.
+    pub batch_events: usize,
+    /// Deepest nesting of an event.
+    pub depth: usize,
+    /// A body may inflate to this many times its size (checked above 1 MiB).
+    pub inflate_ratio: usize,
+    /// Longest `user_id` or `anonymous_id`, bytes.
+    pub id_bytes: usize,
+    /// Raw bytes kept of an event in quarantine.
+    pub quarantine_bytes: usize,
+    /// Bytes of bodies and frames that may be in work at once; beyond it requests get 503.
+    pub in_flight_bytes: usize,
+    /// Event ids remembered, so that a quick resend is answered `duplicate` without being written again.
+    pub recent_ids: usize,
+    /// The level that is answered at unless the request or the key asks otherwise.
+    pub ack: AckLevel,
+    /// What `Retry-After` says, seconds.
+    pub retry_after_s: u64,
+    /// A body must arrive within this time, milliseconds.
+    pub body_timeout_ms: u64,
+    /// Two pieces of a body may lie this far apart, milliseconds.
+    pub body_chunk_timeout_ms: u64,
+    /// Longest drain, milliseconds.
+    pub drain_timeout_ms: u64,
+    /// Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<String>,
+    /// WebSocket settings.
+    pub socket: SocketConfig,
+    /// Followers of `/v1/tail` at once.
+    pub tail_readers: usize,
+    /// Entries that a follower of `/v1/tail` may lag behind before it loses some.
+    pub tail_backlog: usize,
+}
+
+/// Section `[gateway.socket]`.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SocketConfig {
+    /// Batches a client may have unanswered.
+    pub credit: u32,
+    /// `hello` must come within this time, milliseconds.
+    pub hello_timeout_ms: u64,
+    /// The server pings this often, milliseconds.
+    pub ping_interval_ms: u64,
+    /// A socket silent for this long is closed, milliseconds.
+    pub silence_timeout_ms: u64,
+    /// A frame must be written within this time, milliseconds.
+    pub write_timeout_ms: u64,
+    /// Sessions remembered, connected or not.
+    pub sessions: usize,
+    /// A session without socket is forgotten after this time, milliseconds.
+    pub session_ttl_ms: u64,
+    /// Event ids remembered per session, so that decisions find the page that caused them.
+    pub session_ids: usize,
+    /// Decisions kept per session until its page is known to have them.
+    pub session_decisions: usize,
+}
+
+/// One `[[keys]]` entry.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyConfig {
+    /// The source's name: stands in receipts, records, metrics; survives rotation of the key.
+    pub name: String,
+    /// The key itself.
+    pub key: String,
+    /// Who may know it.
+    pub kind: KeyKind,
+    /// Origins whose pages may use a public key: `https://shop.example`, `https://*.shop.example`, `http://localhost:*`, `*`.
+    #[serde(default)]
+    pub origins: Vec<String>,
+    /// Refuse requests of a public key that name no origin.
+    #[serde(default)]
+    pub require_origin: bool,
+    /// What to do with event types without a schema.
+    #[serde(default)]
+    pub unknown_types: UnknownTypes,
+    /// What to keep of the client's address.
+    #[serde(default)]
+    pub ip: IpPolicy,
+    /// The level that is answered at unless the request asks otherwise.
+    #[serde(default)]
+    pub ack: Option<AckLevel>,
+    /// Event types this key may send; empty = any.
+    #[serde(default)]
+    pub event_types: Vec<String>,
+}
+
+/// Who may know a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    /// Stands in pages; everybody can read it.
+    Public,
+    /// Stays on a server.
+    Secret,
+}
+
+/// What to do with event types without a schema.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownTypes {
+    /// Take them.
+    #[default]
+    Accept,
+    /// Keep them aside.
+    Quarantine,
+    /// Refuse them.
+    Reject,
+}
+
+/// What to keep of the client's address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpPolicy {
+    /// All of it.
+    Keep,
+    /// The first 24 bits of IPv4, 48 of IPv6.
+    #[default]
+    Truncate,
+    /// Nothing.
+    Drop,
+}
+
+/// What is wrong with a configuration.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A field has a value that cannot work.
+    #[error("`{field}` must be {expected}")]
+    Field {
+        /// Its name.
+        field: &'static str,
+        /// What would be right.
+        expected: String,
+    },
+    /// A key entry has a fault.
+    #[error("key `{name}`: {message}")]
+    Key {
+        /// The entry's name.
+        name: String,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            event_bytes: 64 << 10,
+            batch_bytes: 4 << 20,
+            batch_events: 2_500,
+            depth: 32,
+            inflate_ratio: 250,
+            id_bytes: 512,
+            quarantine_bytes: 256 << 10,
+            in_flight_bytes: 128 << 20,
+            recent_ids: 65_536,
+            ack: AckLevel::Disk,
+            retry_after_s: 2,
+            body_timeout_ms: 30_000,
+            body_chunk_timeout_ms: 10_000,
+            drain_timeout_ms: 10_000,
+            trusted_proxies: Vec::new(),
+            socket: SocketConfig::default(),
+            tail_readers: 16,
+            tail_backlog: 1_024,
+        }
+    }
+}
+
+impl Default for SocketConfig {
+    fn default() -> Self {
+        Self {
+            credit: 8,
+            hello_timeout_ms: 5_000,
+            ping_interval_ms: 25_000,
+            silence_timeout_ms: 60_000,
+            write_timeout_ms: 10_000,
+            sessions: 10_000,
+            session_ttl_ms: 600_000,
+            session_ids: 1_024,
+            session_decisions: 64,
+        }
+    }
+}
+
+impl KeyConfig {
+    /// The keys that `rivulet up` has without a configuration: `wk_dev` for pages on this machine, `sk_dev` for servers.
+    pub fn development() -> Vec<Self> {
+        let local = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
+        let local =
+            local.into_iter().chain(["https://localhost:*", "https://127.0.0.1:*", "https://[::1]:*"]);
+        let key = |name: &str, key: &str, kind, origins| Self {
+            name: name.to_owned(),
+            key: key.to_owned(),
+            kind,
+            origins,
+            require_origin: false,
+            unknown_types: UnknownTypes::Accept,
+            ip: IpPolicy::Truncate,
+            ack: None,
+            event_types: Vec::new(),
+        };
+        vec![
+            key("web", "wk_dev", KeyKind::Public, local.map(str::to_owned).collect()),
+            key("server", "sk_dev", KeyKind::Secret, Vec::new()),
+        ]
+    }
+}
+
+impl GatewayConfig {
+    /// Refuses values that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let positive: [(&'static str, usize); 9] = [
+            ("event_bytes", self.event_bytes),
+            ("batch_events", self.batch_events),
+            ("depth", self.depth),
+            ("inflate_ratio", self.inflate_ratio),
+            ("id_bytes", self.id_bytes),
+            ("quarantine_bytes", self.quarantine_bytes),
+            ("socket.sessions", self.socket.sessions),
+            ("socket.session_ids", self.socket.session_ids),
+            ("tail_backlog", self.tail_backlog),
+        ];
+        let wrong = |field, expected: &str| Err(ConfigError::Field { field, expected: expected.to_owned() });
+        if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return wrong(field, "at least 1");
+        }
+        if self.batch_bytes < self.event_bytes {
+            return wrong("batch_bytes", "at least `event_bytes`");
+        }
+        // A semaphore counts the bytes in work; its largest count is 2^61 - 1, and one request takes at most 2^32 - 1.
+        if self.in_flight_bytes < self.batch_bytes.saturating_mul(2)
+            || u32::try_from(self.in_flight_bytes).is_err()
+        {
+            return wrong(
+                "in_flight_bytes",
+                "at least twice `batch_bytes` (as sent and inflated) and below 4 GiB",
+            );
+        }
+        if self.depth > MAX_DEPTH {
+            return wrong("depth", "at most 100 (what JSON readers of the log can take)");
+        }
+        if self.socket.credit == 0 {
+            return wrong("socket.credit", "at least 1");
+        }
+        for text in &self.trusted_proxies {
+            if crate::address::Network::parse(text).is_none() {
+                return wrong("trusted_proxies", "addresses or networks such as `10.0.0.0/8` or `fd00::/8`");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `serde_json` stops at 128; a receipt and an envelope need a few.
+const MAX_DEPTH: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_and_the_development_keys_pass_the_check() {
+        GatewayConfig::default().check().unwrap();
+        crate::authenticate::Keys::new(&KeyConfig::development()).unwrap();
+    }
+
+    #[test]
+    fn a_value_that_cannot_work_is_refused_by_name() {
+        let config = GatewayConfig { batch_bytes: 10, ..GatewayConfig::default() };
+        assert!(config.check().unwrap_err().to_string().contains("`batch_bytes`"));
+        let config =
+            GatewayConfig { trusted_proxies: vec!["not-an-address".to_owned()], ..GatewayConfig::default() };
+        assert!(config.check().unwrap_err().to_string().contains("`trusted_proxies`"));
+        let config = GatewayConfig { depth: 1_000, ..GatewayConfig::default() };
+        assert!(config.check().is_err());
+    }
+
+    #[test]
+    fn a_key_entry_reads_with_its_defaults_and_refuses_unknown_names() {
+        let key: KeyConfig = serde_json::from_str(r#"{"name":"web","key":"k","kind":"public"}"#).unwrap();
+        assert_eq!((key.unknown_types, key.ip, key.ack), (UnknownTypes::Accept, IpPolicy::Truncate, None));
+        assert!(
+            serde_json::from_str::<KeyConfig>(r#"{"name":"web","key":"k","kind":"public","orgins":[]}"#)
+                .is_err()
+        );
+        assert!(serde_json::from_str::<GatewayConfig>(r#"{"event_bites":1}"#).is_err());
+    }
+}

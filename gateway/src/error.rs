@@ -1,0 +1,71 @@
+//! What is wrong with a request as a whole.
+//!
+//! **Invariant:** a request that fails as a whole has put no event on the log; its message says what to do next and never
+//! repeats what was sent.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use schemas::verdict::Code;
+
+/// A request that cannot be answered event by event.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}: {message}", code.as_str())]
+pub struct RequestError {
+    /// Stable code.
+    pub code: Code,
+    /// What to do next.
+    pub message: Cow<'static, str>,
+    /// What `Allow` says, for a wrong method.
+    pub allow: Option<&'static str>,
+}
+
+impl RequestError {
+    /// An error with its message.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), allow: None }
+    }
+
+    /// The status that goes with the code.
+    pub fn status(&self) -> StatusCode {
+        match self.code {
+            Code::BodyCompression
+            | Code::BodySyntax
+            | Code::BodyEmpty
+            | Code::RequestInvalid
+            | Code::FrameInvalid => StatusCode::BAD_REQUEST,
+            Code::BodyUnsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Code::BodyTooLarge | Code::BatchTooManyEvents => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Code::KeyMissing | Code::KeyUnknown => StatusCode::UNAUTHORIZED,
+            Code::OriginNotAllowed | Code::SecretKeyRequired => StatusCode::FORBIDDEN,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Code::Draining | Code::Overloaded | Code::LogFull | Code::LogUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Whether the same request may succeed later, so that `Retry-After` is due.
+    pub fn is_temporary(&self) -> bool {
+        self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+impl From<schemas::json::Error> for RequestError {
+    /// A body that cannot be split.
+    fn from(error: schemas::json::Error) -> Self {
+        if error.code == Code::BatchTooManyEvents {
+            return Self::new(error.code, "Too many events in one body; send several (see GET /v1/limits).");
+        }
+        let at = error.at;
+        Self::new(
+            Code::BodySyntax,
+            format!(
+                "The body is not JSON that holds events (byte {at}). Send one object, an array, {{\"events\":[…]}} or NDJSON."
+            ),
+        )
+    }
+}

@@ -1,0 +1,274 @@
+//! The way of a batch: judge each event, set known ones aside, write the rest, tell the sender.
+//!
+//! **Invariant:** n events in, n verdicts out, in order; `accepted` is said only after the log has answered, with the log's own
+//! level; a refused event's bytes are in quarantine before the refusal is told; a panic costs one event.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use broker::log::{AppendError, Appended, NewRecord};
+use schemas::id::{EventId, EventType};
+use schemas::time::Timestamp;
+use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict, Warning};
+use tokio::task::JoinHandle;
+
+use crate::Gateway;
+use crate::authenticate::Key;
+use crate::decode::native::SentAt;
+use crate::push::Session;
+use crate::recent::Fingerprint;
+use crate::route;
+use crate::validate::{Checked, Judge, Refusal};
+
+/// How a batch came in.
+#[derive(Clone, Debug)]
+pub(crate) struct Transmission {
+    pub(crate) key: Arc<Key>,
+    pub(crate) received_at: Timestamp,
+    pub(crate) sent_at: SentAt,
+    pub(crate) ack: AckLevel,
+    /// Already truncated.
+    pub(crate) ip: Option<String>,
+    pub(crate) user_agent: Option<String>,
+    /// The socket's session, to which decisions go back.
+    pub(crate) session: Option<Session>,
+}
+
+/// What is known of one event before the log has answered.
+struct Slot {
+    event_id: Option<EventId>,
+    event_type: Option<EventType>,
+    warnings: Vec<Warning>,
+    fate: Fate,
+}
+
+enum Fate {
+    /// On its way to the log, as the record of that number.
+    Written { record: usize, fingerprint: Fingerprint },
+    /// On the log already.
+    Known(AckLevel),
+    /// The same as an earlier event of this batch.
+    SameAs { slot: usize },
+    /// Not taken; its raw bytes are the record of that number.
+    Refused { status: Status, reason: Box<Reason>, record: usize },
+}
+
+/// A batch whose events have been judged.
+#[derive(Default)]
+struct Judged {
+    slots: Vec<Slot>,
+    records: Vec<NewRecord>,
+}
+
+impl Gateway {
+    /// Takes a batch. Judging happens at once, in the caller; the log's answer is awaited in a task of its own, so that a
+    /// sender that goes away changes nothing. Awaiting the handle gives one verdict an event.
+    pub(crate) fn accept(
+        self: &Arc<Self>,
+        events: &[&[u8]],
+        transmission: Transmission,
+    ) -> JoinHandle<Vec<Verdict>> {
+        let work = self.drain.work();
+        let entry = self.ledger.receive(&transmission.key.source, events.len());
+        let mut judged = self.judge(events, &transmission);
+        self.expect_decisions(&judged, &transmission);
+        let gateway = Arc::clone(self);
+        tokio::spawn(async move {
+            let answer = gateway.append(std::mem::take(&mut judged.records), transmission.ack).await;
+            gateway.remember(&judged, answer.as_deref());
+            let verdicts = verdicts(&judged, &answer);
+            entry.settle(&verdicts);
+            gateway.show(&judged, &verdicts, &transmission);
+            drop(work);
+            verdicts
+        })
+    }
+
+    fn judge(&self, events: &[&[u8]], transmission: &Transmission) -> Judged {
+        let schemas = self.schemas.load();
+        let judge = Judge {
+            config: &self.config,
+            schemas: &schemas,
+            key: &transmission.key,
+            entropy: &*self.entropy,
+            received_at: transmission.received_at,
+            sent_at: transmission.sent_at,
+        };
+        let findings: Vec<_> = events.iter().map(|event| self.judge_one(&judge, event)).collect();
+        let fingerprints = events.iter().zip(&findings).map(|(event, finding)| {
+            let checked = finding.as_ref().ok()?;
+            Some(self.recent.fingerprint(&transmission.key.source, &checked.profile, checked.event_id, event))
+        });
+        let fingerprints: Vec<_> = fingerprints.collect();
+        let levels = self.recent.levels(&mut fingerprints.iter().copied());
+        let mut judged = Judged::default();
+        let mut first = HashMap::with_capacity(events.len());
+        for (place, finding) in findings.into_iter().enumerate() {
+            let event = events.get(place).copied().unwrap_or_default();
+            let fingerprint = fingerprints.get(place).copied().flatten();
+            let known = levels.get(place).copied().flatten();
+            match (finding, fingerprint) {
+                (Ok(checked), Some(fingerprint)) => {
+                    let earlier = *first.entry(fingerprint).or_insert(place);
+                    judged.take(event, checked, fingerprint, known, earlier, transmission);
+                }
+                (Ok(checked), None) => {
+                    judged.refuse(event, fault(Some(checked.event_id)), transmission, &self.config)
+                }
+                (Err(refusal), _) => judged.refuse(event, refusal, transmission, &self.config),
+            }
+        }
+        judged
+    }
+
+    /// Contains panics of dependencies (a regex in a schema, a number parser) to the one event.
+    fn judge_one(&self, judge: &Judge<'_>, event: &[u8]) -> Result<Checked, Refusal> {
+        catch_unwind(AssertUnwindSafe(|| judge.judge(event))).unwrap_or_else(|_| {
+            self.metrics.panics.inc();
+            tracing::error!(bytes = event.len(), "judging an event panicked; it is in quarantine");
+            Err(fault(None))
+        })
+    }
+
+    /// Lets decisions that these events cause find their way back; before they are written, because decisions may be quick.
+    fn expect_decisions(&self, judged: &Judged, transmission: &Transmission) {
+        let Some(session) = &transmission.session else { return };
+        let written = judged.slots.iter().filter(|slot| matches!(slot.fate, Fate::Written { .. }));
+        self.push.expect(session, &mut written.filter_map(|slot| slot.event_id));
+    }
+
+    async fn append(&self, records: Vec<NewRecord>, ack: AckLevel) -> Result<Vec<Appended>, AppendError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let begun = Instant::now();
+        let answer = self.log.append(records, ack).await;
+        self.metrics.append_seconds.observe(begun.elapsed().as_secs_f64());
+        if let Err(error) = &answer {
+            tracing::warn!(%error, "the log did not take a batch");
+        }
+        answer
+    }
+
+    fn remember(&self, judged: &Judged, answer: Result<&[Appended], &AppendError>) {
+        let Ok(appended) = answer else { return };
+        let mut written = judged.slots.iter().filter_map(|slot| match slot.fate {
+            Fate::Written { record, fingerprint } => Some((fingerprint, appended.get(record)?.level)),
+            _ => None,
+        });
+        self.recent.remember(&mut written);
+    }
+
+    fn show(&self, judged: &Judged, verdicts: &[Verdict], transmission: &Transmission) {
+        if !self.tail.has_readers() {
+            return;
+        }
+        for (slot, verdict) in judged.slots.iter().zip(verdicts) {
+            self.tail.publish(
+                transmission.received_at,
+                &transmission.key.source,
+                slot.event_type.as_ref(),
+                verdict,
+            );
+        }
+    }
+}
+
+impl Judged {
+    fn take(
+        &mut self,
+        event: &[u8],
+        checked: Checked,
+        fingerprint: Fingerprint,
+        known: Option<AckLevel>,
+        earlier: usize,
+        transmission: &Transmission,
+    ) {
+        let fate = if let Some(level) = known {
+            Fate::Known(level)
+        } else if earlier < self.slots.len() {
+            Fate::SameAs { slot: earlier }
+        } else {
+            self.records.push(route::event_record(event, &checked, transmission));
+            Fate::Written { record: self.records.len() - 1, fingerprint }
+        };
+        let Checked { event_id, event_type, warnings, .. } = checked;
+        self.slots.push(Slot { event_id: Some(event_id), event_type: Some(event_type), warnings, fate });
+    }
+
+    fn refuse(
+        &mut self,
+        event: &[u8],
+        refusal: Refusal,
+        transmission: &Transmission,
+        config: &crate::GatewayConfig,
+    ) {
+        self.records.push(route::quarantine_record(event, &refusal, transmission, config.quarantine_bytes));
+        let Refusal { event_id, event_type, status, reason, warnings } = refusal;
+        let fate = Fate::Refused { status, reason, record: self.records.len() - 1 };
+        self.slots.push(Slot { event_id, event_type, warnings, fate });
+    }
+}
+
+fn fault(event_id: Option<EventId>) -> Refusal {
+    let reason = Box::new(
+        Reason::new(Code::Internal).expecting("nothing else of you: this is a fault of the gateway"),
+    );
+    Refusal { event_id, event_type: None, status: Status::Rejected, reason, warnings: Vec::new() }
+}
+
+/// One verdict a slot, by the log's answer.
+fn verdicts(judged: &Judged, answer: &Result<Vec<Appended>, AppendError>) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> = Vec::with_capacity(judged.slots.len());
+    for slot in &judged.slots {
+        let (status, acked, reason) = match &slot.fate {
+            Fate::Known(level) => (Status::Duplicate, Some(*level), None),
+            Fate::SameAs { slot } => match verdicts.get(*slot) {
+                Some(first) if first.acked.is_some() => (Status::Duplicate, first.acked, None),
+                Some(first) => (first.status, None, first.reason.clone()),
+                None => (Status::Retry, None, Some(Reason::new(Code::Internal))),
+            },
+            Fate::Written { record, .. } => match written(*record, answer) {
+                Ok(level) => (Status::Accepted, Some(level), None),
+                Err((status, reason)) => (status, None, Some(reason)),
+            },
+            Fate::Refused { status, reason, record } => match written(*record, answer) {
+                // Too large for quarantine is still refused, and told.
+                Ok(_) | Err((Status::Rejected, _)) => (*status, None, Some(Reason::clone(reason))),
+                Err((status, reason)) => (status, None, Some(reason)),
+            },
+        };
+        verdicts.push(Verdict {
+            event_id: slot.event_id,
+            status,
+            acked,
+            reason,
+            warnings: slot.warnings.clone(),
+        });
+    }
+    verdicts
+}
+
+/// What became of the record of that number.
+fn written(record: usize, answer: &Result<Vec<Appended>, AppendError>) -> Result<AckLevel, (Status, Reason)> {
+    let retry = |code| (Status::Retry, Reason::new(code));
+    match answer {
+        Ok(appended) => {
+            appended.get(record).map(|appended| appended.level).ok_or_else(|| retry(Code::Internal))
+        }
+        Err(AppendError::Full) => Err(retry(Code::LogFull)),
+        Err(AppendError::Unavailable(_)) => Err(retry(Code::LogUnavailable)),
+        Err(AppendError::Closed) => Err(retry(Code::Draining)),
+        // All or nothing: the others are sent again without this one.
+        Err(AppendError::TooLarge { index, max, .. }) if *index == record => {
+            let expected = format!("a record of at most {max} bytes");
+            Err((Status::Rejected, Reason::new(Code::LogRecordTooLarge).expecting(expected)))
+        }
+        Err(AppendError::TooLarge { .. }) => Err(retry(Code::LogUnavailable)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Makes log records: where an event goes, under which key, with which headers.
+//!
+//! **Invariant:** a record's value is the sender's own bytes with the receipt behind them; a refused event's raw bytes go to
+//! quarantine with the full length and SHA-256 even where they are cut.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use broker::log::NewRecord;
+use bytes::Bytes;
+use schemas::header;
+use schemas::id::{EventId, SourceName};
+use schemas::receipt::Receipt;
+use schemas::time::Timestamp;
+use schemas::topic::Topic;
+use schemas::verdict::Reason;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::pipeline::Transmission;
+use crate::validate::{Checked, Refusal};
+
+/// The record of an accepted event.
+pub(crate) fn event_record(event: &[u8], checked: &Checked, transmission: &Transmission) -> NewRecord {
+    let receipt = Receipt {
+        event_id: checked.event_id,
+        received_at: transmission.received_at,
+        occurred_at: checked.occurred_at,
+        source: transmission.key.source.clone(),
+        schema: checked.schema.clone(),
+        trust: transmission.key.trust,
+        ip: transmission.ip.clone(),
+        user_agent: transmission.user_agent.clone(),
+        original_event_id: checked.original_event_id.clone(),
+        clamped_from: checked.clamped_from,
+    };
+    let headers = vec![
+        text(header::CE_SPEC_VERSION, header::SPEC_VERSION),
+        owned(header::CE_ID, checked.event_id.to_string()),
+        owned(header::CE_TYPE, checked.event_type.as_str().to_owned()),
+        owned(header::CE_SOURCE, transmission.key.source.as_str().to_owned()),
+        owned(header::CE_TIME, checked.occurred_at.to_string()),
+        text(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON),
+    ];
+    NewRecord {
+        topic: Topic::Events,
+        key: Bytes::copy_from_slice(checked.profile.record_key().as_bytes()),
+        partition: None,
+        headers,
+        value: receipt.splice(event).into(),
+    }
+}
+
+fn text(name: &str, value: &'static str) -> (String, Bytes) {
+    (name.to_owned(), Bytes::from_static(value.as_bytes()))
+}
+
+fn owned(name: &str, value: String) -> (String, Bytes) {
+    (name.to_owned(), value.into())
+}
+
+/// What stands on `rivulet.quarantine`.
+#[derive(Serialize)]
+struct Quarantined<'a> {
+    event_id: Option<EventId>,
+    received_at: Timestamp,
+    source: &'a SourceName,
+    status: schemas::verdict::Status,
+    reason: &'a Reason,
+    /// The bytes, where they are UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw_base64: Option<String>,
+    /// Of the whole event, before the cut.
+    length: usize,
+    sha256: String,
+}
+
+/// The record of a refused event.
+pub(crate) fn quarantine_record(
+    event: &[u8],
+    refusal: &Refusal,
+    transmission: &Transmission,
+    max_bytes: usize,
+) -> NewRecord {
+    let kept = event.get(..max_bytes).unwrap_or(event);
+    // A cut inside a character leaves at most three bytes that are not UTF-8 on their own.
+    let raw = match std::str::from_utf8(kept) {
+        Ok(text) => Some(text),
+        Err(error) if kept.len() < event.len() && error.error_len().is_none() => {
+            kept.get(..error.valid_up_to()).and_then(|whole| std::str::from_utf8(whole).ok())
+        }
+        Err(_) => None,
+    };
+    let sha256 =
+        Sha256::digest(event).iter().fold(String::with_capacity(64), |hex, byte| format!("{hex}{byte:02x}"));
+    // An event without readable id is keyed by its content: no key at all would put all of them in one partition.
+    let key = refusal.event_id.map_or_else(|| sha256.clone(), |id| id.to_string());
+    let value = Quarantined {
+        event_id: refusal.event_id,
+        received_at: transmission.received_at,
+        source: &transmission.key.source,
+        status: refusal.status,
+        reason: &refusal.reason,
+        raw,
+        raw_base64: raw.is_none().then(|| STANDARD.encode(kept)),
+        length: event.len(),
+        sha256,
+    };
+    NewRecord {
+        topic: Topic::Quarantine,
+        key: key.into(),
+        partition: None,
+        headers: vec![text(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON)],
+        value: serde_json::to_vec(&value).unwrap_or_default().into(),
+    }
+}

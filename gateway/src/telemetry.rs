@@ -1,0 +1,232 @@
+//! The gateway's metrics.
+//!
+//! **Invariant:** labels come from configuration and from closed sets, never from what a client sends, so their number is bounded.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use broker::log::{Health, SharedLog};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _, LabelValueEncoder,
+};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// A count that only grows.
+pub type Counter = prometheus_client::metrics::counter::Counter;
+/// A level that rises and falls.
+pub type Gauge = prometheus_client::metrics::gauge::Gauge;
+
+/// Events that came in, by source (suffix `_total`).
+pub const EVENTS_RECEIVED: &str = "rivulet_gateway_events_received";
+/// Events answered, by source and outcome (suffix `_total`).
+pub const EVENTS: &str = "rivulet_gateway_events";
+/// Events not yet answered, by source.
+pub const EVENTS_IN_FLIGHT: &str = "rivulet_gateway_events_in_flight";
+/// Requests to `/v1/events` answered, by status (suffix `_total`).
+pub const REQUESTS: &str = "rivulet_gateway_requests";
+/// Bytes of bodies and frames, as sent (suffix `_total`).
+pub const RECEIVED_BYTES: &str = "rivulet_gateway_received_bytes";
+/// Time from handing a batch to the log until its answer.
+pub const APPEND_SECONDS: &str = "rivulet_gateway_append_seconds";
+/// Sockets of `/v1/stream` that are open.
+pub const SOCKETS: &str = "rivulet_gateway_sockets";
+/// Decisions written to sockets (suffix `_total`).
+pub const DECISIONS_PUSHED: &str = "rivulet_gateway_decisions_pushed";
+/// Decisions given up because their page did not take them (suffix `_total`).
+pub const DECISIONS_DROPPED: &str = "rivulet_gateway_decisions_dropped";
+/// Events whose handling panicked; each is a fault of ours (suffix `_total`).
+pub const PANICS: &str = "rivulet_gateway_panics";
+/// Whether the log takes records: 1 or 0.
+pub const LOG_ADMITTING: &str = "rivulet_gateway_log_admitting";
+/// Records that wait for the broker.
+pub const SPOOLED_RECORDS: &str = "rivulet_gateway_spooled_records";
+/// Bytes that wait for the broker.
+pub const SPOOLED_BYTES: &str = "rivulet_gateway_spooled_bytes";
+
+/// Upper bounds of the histogram's buckets, seconds.
+const BUCKETS: [f64; 12] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];
+
+/// How an event ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// On the log.
+    Delivered,
+    /// Was on the log already.
+    Duplicate,
+    /// Kept aside.
+    Quarantined,
+    /// Refused.
+    Rejected,
+    /// Not taken, told so.
+    Discarded,
+}
+
+impl Outcome {
+    /// Every outcome; the position is the discriminant.
+    pub const ALL: [Self; 5] =
+        [Self::Delivered, Self::Duplicate, Self::Quarantined, Self::Rejected, Self::Discarded];
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let word = match self {
+            Self::Delivered => "delivered",
+            Self::Duplicate => "duplicate",
+            Self::Quarantined => "quarantined",
+            Self::Rejected => "rejected",
+            Self::Discarded => "discarded",
+        };
+        word.encode(encoder)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct SourceLabel {
+    source: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct OutcomeLabel {
+    source: String,
+    outcome: Outcome,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct StatusLabel {
+    status: u16,
+}
+
+/// Another part's metrics as text.
+type Joined = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Handles of all metrics; clones share them.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    registry: Arc<Registry>,
+    joined: Arc<Mutex<Vec<Joined>>>,
+    received: Family<SourceLabel, Counter>,
+    outcomes: Family<OutcomeLabel, Counter>,
+    in_flight: Family<SourceLabel, Gauge>,
+    requests: Family<StatusLabel, Counter>,
+    pub(crate) received_bytes: Counter,
+    pub(crate) append_seconds: Histogram,
+    pub(crate) sockets: Gauge,
+    pub(crate) decisions_pushed: Counter,
+    pub(crate) decisions_dropped: Counter,
+    pub(crate) panics: Counter,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new(log: &SharedLog) -> Self {
+        let mut registry = Registry::default();
+        let received = Family::<SourceLabel, Counter>::default();
+        let outcomes = Family::<OutcomeLabel, Counter>::default();
+        let in_flight = Family::<SourceLabel, Gauge>::default();
+        let requests = Family::<StatusLabel, Counter>::default();
+        let received_bytes = Counter::default();
+        let append_seconds = Histogram::new(BUCKETS);
+        let sockets = Gauge::default();
+        let decisions_pushed = Counter::default();
+        let decisions_dropped = Counter::default();
+        let panics = Counter::default();
+        registry.register(EVENTS_RECEIVED, "Events that came in", received.clone());
+        registry.register(EVENTS, "Events answered, by outcome", outcomes.clone());
+        registry.register(EVENTS_IN_FLIGHT, "Events not yet answered", in_flight.clone());
+        registry.register(REQUESTS, "Requests to /v1/events answered, by status", requests.clone());
+        registry.register(RECEIVED_BYTES, "Bytes of bodies and frames, as sent", received_bytes.clone());
+        registry.register(APPEND_SECONDS, "Time until the log answers a batch", append_seconds.clone());
+        registry.register(SOCKETS, "Open sockets of /v1/stream", sockets.clone());
+        registry.register(DECISIONS_PUSHED, "Decisions written to sockets", decisions_pushed.clone());
+        registry.register(DECISIONS_DROPPED, "Decisions given up", decisions_dropped.clone());
+        registry.register(PANICS, "Events whose handling panicked", panics.clone());
+        registry.register_collector(Box::new(LogHealth(Arc::clone(log))));
+        Self {
+            registry: Arc::new(registry),
+            joined: Arc::default(),
+            received,
+            outcomes,
+            in_flight,
+            requests,
+            received_bytes,
+            append_seconds,
+            sockets,
+            decisions_pushed,
+            decisions_dropped,
+            panics,
+        }
+    }
+
+    pub(crate) fn received(&self, source: &str) -> Counter {
+        self.received.get_or_create(&SourceLabel { source: source.to_owned() }).clone()
+    }
+
+    pub(crate) fn in_flight(&self, source: &str) -> Gauge {
+        self.in_flight.get_or_create(&SourceLabel { source: source.to_owned() }).clone()
+    }
+
+    pub(crate) fn outcome(&self, source: &str, outcome: Outcome) -> Counter {
+        self.outcomes.get_or_create(&OutcomeLabel { source: source.to_owned(), outcome }).clone()
+    }
+
+    pub(crate) fn answered(&self, status: http::StatusCode) {
+        self.requests.get_or_create(&StatusLabel { status: status.as_u16() }).inc();
+    }
+
+    pub(crate) fn join(&self, other: Joined) {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner).push(other);
+    }
+
+    /// The gateway's own metrics.
+    pub(crate) fn render(&self) -> String {
+        let mut text = String::new();
+        if encode_registry(&mut text, &self.registry).is_err() {
+            tracing::error!("metrics cannot be written");
+        }
+        text
+    }
+
+    /// Everybody's metrics, a whole answer to a scrape.
+    pub(crate) fn render_all(&self) -> String {
+        let mut text = self.render();
+        let joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for other in joined {
+            text.push_str(&other());
+        }
+        text.push_str("# EOF\n");
+        text
+    }
+}
+
+/// The log's state, asked at each scrape.
+struct LogHealth(SharedLog);
+
+impl std::fmt::Debug for LogHealth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogHealth")
+    }
+}
+
+impl Collector for LogHealth {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Health { admitting, spooled_records, spooled_bytes, .. } = self.0.health();
+        for (name, help, value) in [
+            (LOG_ADMITTING, "Whether the log takes records", u64::from(admitting)),
+            (SPOOLED_RECORDS, "Records that wait for the broker", spooled_records),
+            (SPOOLED_BYTES, "Bytes that wait for the broker", spooled_bytes),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,17 @@
+//! `GET /v1/limits`: what clients may send.
+//!
+//! **Invariant:** the same figures as in the `hello` of a socket, and the ones that are enforced.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+
+use super::errors;
+use crate::Gateway;
+
+/// The limits as JSON.
+pub(crate) async fn limits(State(gateway): State<Arc<Gateway>>) -> Response {
+    errors::json(StatusCode::OK, serde_json::to_vec(&gateway.limits()).unwrap_or_default())
+}

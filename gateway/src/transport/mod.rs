@@ -1,0 +1,106 @@
+//! HTTP: which path does what.
+//!
+//! **Invariant:** every answer of these paths, errors too, can be read by a page of another origin; no path serves a secret to a
+//! public key.
+
+pub(crate) mod body;
+pub mod cors;
+pub mod errors;
+mod health;
+mod limits;
+mod rest;
+pub(crate) mod tail;
+mod websocket;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use http::Extensions;
+use http::HeaderMap;
+use http::header::USER_AGENT;
+use schemas::verdict::AckLevel;
+
+use crate::Gateway;
+use crate::address;
+use crate::authenticate::Key;
+use crate::decode::native::SentAt;
+use crate::pipeline::Transmission;
+use crate::push::Session;
+use crate::server::Peer;
+
+/// Longest `User-Agent` kept, bytes.
+const MAX_USER_AGENT_BYTES: usize = 512;
+
+/// The gateway's routes.
+pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
+    let only_get = || async { errors::method_not_allowed("GET, HEAD, OPTIONS") };
+    let only_post = || async { errors::method_not_allowed("POST, OPTIONS") };
+    let routes = Router::new()
+        .route("/v1/events", post(rest::events).fallback(only_post))
+        .route("/v1/stream", get(websocket::stream).fallback(only_get))
+        .route("/v1/limits", get(limits::limits).fallback(only_get))
+        .route("/v1/tail", get(tail::follow).fallback(only_get))
+        .route("/live", get(health::live).fallback(only_get))
+        .route("/ready", get(health::ready).fallback(only_get))
+        .route("/metrics", get(health::metrics).fallback(only_get))
+        .with_state(Arc::clone(gateway));
+    cors::wrap(routes)
+}
+
+/// What every event of a client has in common, beside its body.
+#[derive(Clone, Debug)]
+struct Client {
+    key: Arc<Key>,
+    ip: Option<String>,
+    user_agent: Option<String>,
+}
+
+impl Client {
+    fn new(gateway: &Gateway, key: Arc<Key>, visitor: &Visitor) -> Self {
+        let trusted: Vec<_> =
+            gateway.config.trusted_proxies.iter().filter_map(|text| address::Network::parse(text)).collect();
+        let ip = address::client(visitor.peer, &visitor.headers, &trusted);
+        let ip = address::kept(ip, key.ip);
+        let user_agent = visitor.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+        let user_agent = user_agent.map(|text| text.chars().take(MAX_USER_AGENT_BYTES).collect());
+        Self { key, ip, user_agent }
+    }
+
+    fn transmission(
+        &self,
+        gateway: &Gateway,
+        ack: Option<AckLevel>,
+        sent_at: SentAt,
+        session: Option<Session>,
+    ) -> Transmission {
+        Transmission {
+            key: Arc::clone(&self.key),
+            received_at: gateway.clock.now(),
+            sent_at,
+            ack: ack.or(self.key.ack).unwrap_or(gateway.config.ack),
+            ip: self.ip.clone(),
+            user_agent: self.user_agent.clone(),
+            session,
+        }
+    }
+}
+
+/// Who knocks: the other end of the connection and what it says in headers.
+#[derive(Clone, Debug)]
+struct Visitor {
+    peer: IpAddr,
+    headers: HeaderMap,
+}
+
+impl Visitor {
+    /// Requests that did not come through [`crate::server::serve`] have no peer; they count as this machine's own.
+    fn new(extensions: &Extensions, headers: HeaderMap) -> Self {
+        let peer = extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip());
+        Self { peer, headers }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! `POST /v1/events`.
+//!
+//! **Invariant:** the status agrees with the body: 200 all accepted or duplicate, 422 all rejected or quarantined, 503 all to be
+//! sent again, 207 a mix; any other status has no `events` and put nothing on the log.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use schemas::verdict::{AckLevel, Code, Status, Verdict};
+use serde::Serialize;
+
+use super::{Client, Visitor, body, errors};
+use crate::Gateway;
+use crate::authenticate::{Key, parameter};
+use crate::decode::compression::{self, Cap};
+use crate::decode::native::{self, ContentType, SentAt};
+use crate::error::RequestError;
+
+/// What is known before the body is read.
+struct Asked {
+    key: Arc<Key>,
+    ack: Option<AckLevel>,
+    sent_at: SentAt,
+    content_type: ContentType,
+    encoding: String,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    events: &'a [Verdict],
+}
+
+/// Takes a body of events.
+pub(crate) async fn events(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let response = match take(&gateway, parts, body).await {
+        Ok(verdicts) => answer(&verdicts, gateway.config.retry_after_s),
+        Err(error) => error.into_response(),
+    };
+    gateway.metrics.answered(response.status());
+    response
+}
+
+async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Vec<Verdict>, RequestError> {
+    let asked = match ask(gateway, &parts) {
+        Ok(asked) => asked,
+        Err(error) => {
+            body::discard(body).await;
+            return Err(error);
+        }
+    };
+    let (bytes, mut share) = body::read(body, &gateway.config, &gateway.budget).await?;
+    gateway.metrics.received_bytes.inc_by(bytes.len() as u64);
+    let cap = Cap { max_bytes: gateway.config.batch_bytes, max_ratio: gateway.config.inflate_ratio };
+    let inflated = compression::inflate(&asked.encoding, &bytes, cap)?;
+    if matches!(inflated, std::borrow::Cow::Owned(_)) {
+        gateway.budget.grow(&mut share, inflated.len())?;
+    }
+    let split = native::split(&inflated, asked.content_type, gateway.config.batch_events)?;
+    let sent_at = match asked.sent_at {
+        SentAt::Absent => SentAt::from_envelope(&split.envelope),
+        given => given,
+    };
+    let client = Client::new(gateway, asked.key, &Visitor::new(&parts.extensions, parts.headers));
+    let transmission = client.transmission(gateway, asked.ack, sent_at, None);
+    let verdicts = gateway.accept(&split.events, transmission).await;
+    drop(share);
+    verdicts.map_err(|_| {
+        RequestError::new(Code::Internal, "A fault of the gateway; send again, ids make that safe.")
+    })
+}
+
+/// Everything that can be refused without the body.
+fn ask(gateway: &Gateway, parts: &Parts) -> Result<Asked, RequestError> {
+    if gateway.drain.has_begun() {
+        return Err(RequestError::new(Code::Draining, "The gateway is shutting down; send again later."));
+    }
+    let key = gateway.keys.load().authenticate(&parts.headers, &parts.uri)?;
+    let ack = match parameter(&parts.uri, "ack") {
+        None => None,
+        Some(word) => Some(AckLevel::parse(&word).ok_or_else(|| {
+            RequestError::new(Code::RequestInvalid, "`ack` is `received`, `disk` or `broker`.")
+        })?),
+    };
+    let sent_at = parameter(&parts.uri, "sent_at").map_or(SentAt::Absent, |text| SentAt::from_text(&text));
+    let content_type = ContentType::parse(header(&parts.headers, &CONTENT_TYPE)?)?;
+    let mut encodings = Vec::new();
+    for value in parts.headers.get_all(CONTENT_ENCODING) {
+        encodings.push(value.to_str().map_err(|_| unreadable_header())?);
+    }
+    Ok(Asked { key, ack, sent_at, content_type, encoding: encodings.join(",") })
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, RequestError> {
+    headers.get(name).map(|value| value.to_str().map_err(|_| unreadable_header())).transpose()
+}
+
+fn unreadable_header() -> RequestError {
+    RequestError::new(Code::RequestInvalid, "Content-Type and Content-Encoding must be plain ASCII.")
+}
+
+fn answer(verdicts: &[Verdict], retry_after_s: u64) -> Response {
+    let status = status(verdicts);
+    let body = serde_json::to_vec(&Answer { events: verdicts }).unwrap_or_default();
+    let mut response = errors::json(status, body);
+    if verdicts.iter().any(|verdict| verdict.status == Status::Retry) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
+    }
+    response
+}
+
+fn status(verdicts: &[Verdict]) -> StatusCode {
+    let all = |of: &[Status]| verdicts.iter().all(|verdict| of.contains(&verdict.status));
+    if all(&[Status::Accepted, Status::Duplicate]) {
+        StatusCode::OK
+    } else if all(&[Status::Rejected, Status::Quarantined]) {
+        StatusCode::UNPROCESSABLE_ENTITY
+    } else if all(&[Status::Retry]) {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::MULTI_STATUS
+    }
+}

@@ -1,0 +1,356 @@
+//! Judges one event: is it JSON of the right shape, who and when is it about, does it fit its schema.
+//!
+//! **Invariant:** a refusal names a stable code and the place, and never repeats what was sent; an accepted event has an id, a
+//! type, somebody it is about and an instant.
+
+use schemas::event::{KNOWN_MEMBERS, RESERVED_TYPE_PREFIX, somebody};
+use schemas::id::{AnonymousId, EventId, EventType, ProfileKey, UserId, means_nobody};
+use schemas::json::{self, Kind, Member};
+use schemas::registry::{Judgement, Registry};
+use schemas::time::Timestamp;
+use schemas::verdict::{Code, Reason, Status, Warning};
+use serde_json::Value;
+
+use crate::authenticate::Key;
+use crate::config::{GatewayConfig, UnknownTypes};
+use crate::decode::native::{SentAt, instant, salvage_event_id};
+use crate::entropy::{Entropy, mint_event_id};
+
+/// The event's id means nobody and counts as absent.
+pub(crate) const WARN_NOBODY: &str = "identity.nobody";
+/// A member at the top that the contract does not know; kept.
+pub(crate) const WARN_UNKNOWN_FIELD: &str = "event.unknown_field";
+/// The event's time lay in the future and was clamped.
+pub(crate) const WARN_CLAMPED: &str = "timestamp.clamped";
+/// `sent_at` could not be read, so times are not corrected.
+pub(crate) const WARN_SENT_AT: &str = "sent_at.ignored";
+/// The id was no UUID; the answer and the record name one derived from it.
+pub(crate) const WARN_FOREIGN_ID: &str = "event_id.derived";
+
+/// An event may lie this far in the future, milliseconds: clocks differ a little.
+const FUTURE_TOLERANCE_MS: i64 = 60_000;
+/// Longest event type, bytes.
+const MAX_TYPE_BYTES: usize = 128;
+/// Longest `session_id` and `event_id`, bytes.
+const MAX_ATTRIBUTE_BYTES: usize = 512;
+/// Warnings told of one event.
+const MAX_WARNINGS: usize = 8;
+
+/// What judging an event needs beside its bytes.
+pub(crate) struct Judge<'a> {
+    pub(crate) config: &'a GatewayConfig,
+    pub(crate) schemas: &'a Registry,
+    pub(crate) key: &'a Key,
+    pub(crate) entropy: &'a dyn Entropy,
+    pub(crate) received_at: Timestamp,
+    pub(crate) sent_at: SentAt,
+}
+
+/// What was found out about an event that is taken.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) event_id: EventId,
+    pub(crate) original_event_id: Option<String>,
+    pub(crate) event_type: EventType,
+    pub(crate) profile: ProfileKey,
+    pub(crate) occurred_at: Timestamp,
+    pub(crate) clamped_from: Option<Timestamp>,
+    pub(crate) schema: Option<String>,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// Why an event is not taken.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) event_id: Option<EventId>,
+    pub(crate) event_type: Option<EventType>,
+    /// `Rejected` or `Quarantined`.
+    pub(crate) status: Status,
+    pub(crate) reason: Box<Reason>,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// Collects what is known when an event is refused half-way.
+#[derive(Default)]
+struct Findings {
+    event_id: Option<EventId>,
+    original_event_id: Option<String>,
+    event_type: Option<EventType>,
+    warnings: Vec<Warning>,
+}
+
+type Checks<T> = Result<T, Box<Reason>>;
+
+impl Judge<'_> {
+    /// Judges one event.
+    pub(crate) fn judge(&self, event: &[u8]) -> Result<Checked, Refusal> {
+        let mut findings = Findings::default();
+        self.check(event, &mut findings).map_err(|(status, reason)| Refusal {
+            event_id: findings.event_id.or_else(|| self.salvage(event)),
+            event_type: findings.event_type,
+            status,
+            reason,
+            warnings: findings.warnings,
+        })
+    }
+
+    fn check(&self, event: &[u8], findings: &mut Findings) -> Result<Checked, (Status, Box<Reason>)> {
+        let rejected = |reason| (Status::Rejected, reason);
+        let members = self.scan(event).map_err(rejected)?;
+        let fields = Fields(&members);
+        self.identify_event(&fields, findings).map_err(rejected)?;
+        let event_type = self.event_type(&fields).map_err(rejected)?;
+        findings.event_type = Some(event_type.clone());
+        fields.check_kinds().map_err(rejected)?;
+        let profile = self.profile(&fields, findings).map_err(rejected)?;
+        let (occurred_at, clamped_from) = self.occurred_at(&fields, findings).map_err(rejected)?;
+        let schema = self.fits_schema(&fields, &event_type)?;
+        fields.warn_of_unknown(findings);
+        let event_id = match findings.event_id {
+            Some(id) => id,
+            None => mint_event_id(self.entropy, self.received_at)
+                .map_err(|_| rejected(Box::new(Reason::new(Code::Internal))))?,
+        };
+        Ok(Checked {
+            event_id,
+            original_event_id: findings.original_event_id.take(),
+            event_type,
+            profile,
+            occurred_at,
+            clamped_from,
+            schema,
+            warnings: std::mem::take(&mut findings.warnings),
+        })
+    }
+
+    fn scan<'e>(&self, event: &'e [u8]) -> Checks<Vec<Member<'e>>> {
+        if event.len() > self.config.event_bytes {
+            let expected = format!("at most {} bytes", self.config.event_bytes);
+            return Err(Box::new(Reason::new(Code::EventTooLarge).expecting(expected)));
+        }
+        let members =
+            json::object(event, json::Limits { max_depth: self.config.depth }).map_err(|error| {
+                let reason = Reason::new(error.code);
+                Box::new(if error.pointer.is_empty() { reason } else { reason.at(error.pointer) })
+            })?;
+        // Without case, because some readers of JSON compare names so.
+        if members.iter().any(|member| member.name.eq_ignore_ascii_case("receipt")) {
+            let reason = Reason::new(Code::EventReservedField).at("/receipt");
+            return Err(Box::new(reason.expecting("no member of this name: the gateway writes it")));
+        }
+        Ok(members)
+    }
+
+    /// Finds or derives the id. An absent one is minted only when the event is taken.
+    fn identify_event(&self, fields: &Fields<'_, '_>, findings: &mut Findings) -> Checks<()> {
+        let Some(member) = fields.get("event_id") else { return Ok(()) };
+        let id = member.text().ok_or_else(|| invalid("event_id", "a UUID as a string"))?;
+        if let Some(id) = EventId::parse(&id) {
+            findings.event_id = Some(id);
+            return Ok(());
+        }
+        if id.trim().is_empty() || id.len() > MAX_ATTRIBUTE_BYTES {
+            return Err(invalid("event_id", "a UUID, or another id of 1 to 512 bytes"));
+        }
+        no_control_characters("event_id", &id)?;
+        findings.event_id = Some(EventId::foreign(&self.key.source, None, &id));
+        findings.original_event_id = Some(id);
+        findings.warn(WARN_FOREIGN_ID, "/event_id");
+        Ok(())
+    }
+
+    fn event_type(&self, fields: &Fields<'_, '_>) -> Checks<EventType> {
+        let member =
+            fields.get("event_type").ok_or_else(|| missing("event_type", "a name such as `product_view`"))?;
+        let name = member.text().ok_or_else(|| invalid("event_type", "a string"))?;
+        if name.is_empty() || name.len() > MAX_TYPE_BYTES {
+            return Err(invalid("event_type", "a name of 1 to 128 bytes"));
+        }
+        no_control_characters("event_type", &name)?;
+        let refused = |code| Box::new(Reason::new(code).at("/event_type"));
+        if name.starts_with(RESERVED_TYPE_PREFIX) {
+            return Err(refused(Code::EventTypeReserved));
+        }
+        if !self.key.allows_type(&name) {
+            return Err(refused(Code::EventTypeNotAllowed));
+        }
+        Ok(EventType::new(name))
+    }
+
+    fn profile(&self, fields: &Fields<'_, '_>, findings: &mut Findings) -> Checks<ProfileKey> {
+        let user = self.identity("user_id", fields, findings)?;
+        let anonymous = self.identity("anonymous_id", fields, findings)?;
+        let user = user.map(|id| ProfileKey::user(&UserId::new(id)));
+        let profile = user.or_else(|| anonymous.map(|id| ProfileKey::anonymous(&AnonymousId::new(id))));
+        profile.ok_or_else(|| {
+            Box::new(
+                Reason::new(Code::IdentityMissing)
+                    .expecting("a `user_id` or `anonymous_id` that means somebody"),
+            )
+        })
+    }
+
+    fn identity(
+        &self,
+        name: &'static str,
+        fields: &Fields<'_, '_>,
+        findings: &mut Findings,
+    ) -> Checks<Option<String>> {
+        let Some(member) = fields.get(name) else { return Ok(None) };
+        let Some(id) = somebody(member) else {
+            findings.warn(WARN_NOBODY, &format!("/{name}"));
+            return Ok(None);
+        };
+        if id.len() > self.config.id_bytes {
+            return Err(invalid(name, &format!("at most {} bytes", self.config.id_bytes)));
+        }
+        no_control_characters(name, &id)?;
+        debug_assert!(!means_nobody(&id));
+        Ok(Some(id.into_owned()))
+    }
+
+    /// The sender's time, corrected by how far its clock is off, clamped if it lies in the future.
+    fn occurred_at(
+        &self,
+        fields: &Fields<'_, '_>,
+        findings: &mut Findings,
+    ) -> Checks<(Timestamp, Option<Timestamp>)> {
+        let Some(member) = fields.get("timestamp") else { return Ok((self.received_at, None)) };
+        let sent =
+            instant(member).ok_or_else(|| invalid("timestamp", "RFC 3339, or milliseconds since 1970"))?;
+        let corrected = match self.sent_at {
+            SentAt::Absent => sent,
+            SentAt::At(sent_at) => {
+                // What the correction would move out of the believable range stays as sent.
+                let moved =
+                    sent.plus_millis(self.received_at.as_millis().saturating_sub(sent_at.as_millis()));
+                Timestamp::from_epoch_number(moved.as_millis() as f64)
+                    .filter(|read| *read == moved)
+                    .unwrap_or(sent)
+            }
+            SentAt::Unreadable => {
+                findings.warn(WARN_SENT_AT, "/timestamp");
+                sent
+            }
+        };
+        let latest = self.received_at.plus_millis(FUTURE_TOLERANCE_MS);
+        if corrected <= latest {
+            return Ok((corrected, None));
+        }
+        findings.warn(WARN_CLAMPED, "/timestamp");
+        Ok((latest, Some(corrected)))
+    }
+
+    fn fits_schema(
+        &self,
+        fields: &Fields<'_, '_>,
+        event_type: &EventType,
+    ) -> Result<Option<String>, (Status, Box<Reason>)> {
+        let rejected = |reason| (Status::Rejected, reason);
+        let pinned = fields.pinned_schema().map_err(rejected)?;
+        let metadata: Option<Value> = match fields.get("metadata") {
+            Some(member) => Some(
+                serde_json::from_slice(member.value)
+                    .map_err(|_| rejected(invalid("metadata", "an object")))?,
+            ),
+            None => None,
+        };
+        match self.schemas.judge(event_type, pinned.as_deref(), metadata.as_ref()) {
+            Judgement::Valid(id) => Ok(Some(id.to_string())),
+            Judgement::Invalid(reason) => Err((Status::Rejected, reason)),
+            Judgement::UnknownType => {
+                let reason = || Box::new(Reason::new(Code::SchemaUnknown).at("/event_type"));
+                match self.key.unknown_types {
+                    UnknownTypes::Accept => Ok(None),
+                    UnknownTypes::Quarantine => Err((Status::Quarantined, reason())),
+                    UnknownTypes::Reject => Err((Status::Rejected, reason())),
+                }
+            }
+        }
+    }
+
+    /// The id of an event that could not be scanned.
+    fn salvage(&self, event: &[u8]) -> Option<EventId> {
+        let id = salvage_event_id(event)?;
+        let foreign = || {
+            let usable =
+                !id.trim().is_empty() && id.len() <= MAX_ATTRIBUTE_BYTES && !id.contains(['\\', '\0']);
+            usable.then(|| EventId::foreign(&self.key.source, None, id))
+        };
+        EventId::parse(id).or_else(foreign)
+    }
+}
+
+/// The members at the top of an event.
+struct Fields<'m, 'e>(&'m [Member<'e>]);
+
+impl<'m, 'e> Fields<'m, 'e> {
+    /// A member that is there and not `null`.
+    fn get(&self, name: &str) -> Option<&'m Member<'e>> {
+        self.0.iter().find(|member| member.name == name && member.kind != Kind::Null)
+    }
+
+    /// Members that readers of the log take for objects or text must be that.
+    fn check_kinds(&self) -> Checks<()> {
+        for name in ["metadata", "context", "consent"] {
+            if self.get(name).is_some_and(|member| member.kind != Kind::Object) {
+                return Err(invalid(name, "an object"));
+            }
+        }
+        if let Some(member) = self.get("session_id") {
+            let id = member.text().filter(|id| id.len() <= MAX_ATTRIBUTE_BYTES);
+            let id = id.ok_or_else(|| invalid("session_id", "a string of at most 512 bytes"))?;
+            no_control_characters("session_id", &id)?;
+        }
+        Ok(())
+    }
+
+    fn pinned_schema(&self) -> Checks<Option<String>> {
+        let Some(member) = self.get("schema") else { return Ok(None) };
+        match member.kind {
+            Kind::String => Ok(member.text()),
+            Kind::Number => Ok(String::from_utf8(member.value.to_vec()).ok()),
+            _ => Err(invalid("schema", "`type@version`, or a version")),
+        }
+    }
+
+    fn warn_of_unknown(&self, findings: &mut Findings) {
+        for member in self.0 {
+            if !KNOWN_MEMBERS.contains(&member.name.as_ref()) {
+                findings.warn(WARN_UNKNOWN_FIELD, &pointer_to(&member.name));
+            }
+        }
+    }
+}
+
+impl Findings {
+    fn warn(&mut self, code: &str, pointer: &str) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(Warning { code: code.to_owned(), pointer: Some(pointer.to_owned()) });
+        }
+    }
+}
+
+/// A name as RFC 6901 writes it.
+fn pointer_to(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+fn invalid(name: &str, expected: &str) -> Box<Reason> {
+    Box::new(Reason::new(Code::EventFieldInvalid).at(format!("/{name}")).expecting(expected))
+}
+
+fn missing(name: &str, expected: &str) -> Box<Reason> {
+    Box::new(Reason::new(Code::EventFieldMissing).at(format!("/{name}")).expecting(expected))
+}
+
+fn no_control_characters(name: &str, text: &str) -> Checks<()> {
+    if text.contains(char::is_control) {
+        let reason = Reason::new(Code::JsonControlCharacter).at(format!("/{name}"));
+        return Err(Box::new(reason.expecting("no control characters")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
