@@ -1,0 +1,19 @@
+//! The part of the contract that the browser engine shares: writing `batch` and `hello` frames and bodies around events that
+//! are JSON already, and pulling the few facts the engine needs out of the server's frames and answers.
+//!
+//! No `std`, no dependencies, no JSON tree, no `format!`, no floats: in a browser each of them costs more bytes than this file.
+//!
+//! **Invariant:** what is written here parses as the client frames of `frame`, and every server frame that serde writes is read
+//! back to the same facts (property tests in `frame`). Unknown members and any order of members are fine; no input panics,
+//! and none recurses.
+
+extern crate alloc;
+
+mod read;
+mod write;
+
+pub use read::{Frame, FrameKind, Verdicts, WireLimits, WireStatus, WireVerdict, member, member_text};
+pub use write::{batch_body, batch_frame, hello_frame, push_string, push_u64};
+
+/// The frame that keeps a silent connection open.
+pub const PING_FRAME: &str = r#"{"type":"ping"}"#;
