@@ -13,6 +13,10 @@ pub mod counters;
 pub mod log;
 
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "kafka")]
+pub mod spool;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;

@@ -31,8 +31,12 @@ use schemas::partition;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
 
-pub(crate) use self::format::{Entry, SPOOL_TOPIC, Stored, Stream};
+pub(crate) use self::format::{Entry, Stored, Stream};
+#[cfg(feature = "kafka")]
+pub(crate) use self::format::{SPOOL_TOPIC, Take};
 pub(crate) use self::stream::Streams;
+#[cfg(feature = "kafka")]
+pub(crate) use self::view::locked;
 pub use self::view::{Damage, DamageKind};
 use crate::clock::Clock;
 use crate::counters::Counters;

@@ -1,0 +1,304 @@
+//! The log on Apache Kafka.
+//!
+//! **Invariant:** a record is produced to the partition that murmur2 gives its key, in the order of `append`, with acks=all;
+//! nothing here blocks the async runtime, and every queue towards and from the broker is bounded.
+
+mod client;
+mod producer;
+mod reader;
+mod topics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::partition;
+use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
+use schemas::verdict::AckLevel;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use self::client::{Link, blocking};
+pub(crate) use self::producer::{Delivery, Failure, Outgoing, Producer, SendError, record_bytes};
+use self::reader::Lanes;
+pub(crate) use self::topics::Topics;
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::log::{AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record};
+
+/// How Kafka is used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KafkaConfig {
+    /// `host:port`, more with commas.
+    pub brokers: String,
+    /// Partitions of topics that are made. 64.
+    pub partitions: u32,
+    /// Copies of topics that are made; -1 takes the broker's default. -1.
+    pub replication: i32,
+    /// Whether missing topics are made. `true`.
+    pub create_topics: bool,
+    /// How long an append waits for the broker before it is `Unavailable`; its records may still arrive. 10 s.
+    pub ack_deadline: Duration,
+    /// Records that may be under way to the broker. 100,000.
+    pub queue_records: u32,
+    /// Bytes that may be under way to the broker. 64 MiB.
+    pub queue_bytes: u32,
+    /// How long the client gathers records for a batch. 5 ms.
+    pub linger: Duration,
+    /// `none`, `lz4` or `zstd`. `lz4`.
+    pub compression: String,
+    /// Bytes that a partition's reader holds in advance. 256 KiB.
+    pub fetch_bytes: u32,
+    /// Further settings of librdkafka, such as those of TLS and SASL; they override ours.
+    pub settings: Vec<(String, String)>,
+}
+
+impl KafkaConfig {
+    /// The defaults, with these brokers.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            partitions: 64,
+            replication: -1,
+            create_topics: true,
+            ack_deadline: Duration::from_secs(10),
+            queue_records: 100_000,
+            queue_bytes: 64 << 20,
+            linger: Duration::from_millis(5),
+            compression: "lz4".to_owned(),
+            fetch_bytes: 256 << 10,
+            settings: Vec::new(),
+        }
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A setting is unknown or has no such value.
+    #[error("the Kafka client refuses its settings: {0}")]
+    Settings(String),
+}
+
+/// The log on Apache Kafka.
+pub struct KafkaLog {
+    config: KafkaConfig,
+    link: Arc<Link>,
+    topics: watch::Receiver<Option<Arc<Topics>>>,
+    watcher: tokio::task::JoinHandle<()>,
+    producer: tokio::sync::Mutex<Option<Producer>>,
+    room: Arc<Semaphore>,
+    lanes: Lanes,
+    counters: Arc<Counters>,
+    closed: std::sync::atomic::AtomicBool,
+}
+
+impl KafkaLog {
+    /// Makes the clients. Whether a broker answers is not waited for. Called within a tokio runtime.
+    pub fn connect(config: KafkaConfig, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
+        let link = Arc::new(Link::default());
+        let refused = |error: rdkafka::error::KafkaError| ConnectError::Settings(error.to_string());
+        let (watcher, topics) = topics::watch(&config, &link).map_err(refused)?;
+        // Whether the settings can be had is found out now and not with the first record.
+        drop(Producer::new(&config, &link, None, Arc::new(|_| ())).map_err(refused)?);
+        let counters = Arc::<Counters>::default();
+        let lanes = Lanes::new(&config, Arc::clone(&link), clock, Arc::clone(&counters));
+        Ok(Self {
+            room: Arc::new(Semaphore::new(config.queue_bytes as usize)),
+            config,
+            link,
+            topics,
+            watcher,
+            producer: tokio::sync::Mutex::new(None),
+            lanes,
+            counters,
+            closed: false.into(),
+        })
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    pub(crate) fn config(&self) -> &KafkaConfig {
+        &self.config
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// What is known of the topics; `None` until a broker has answered.
+    pub(crate) fn topics(&self) -> watch::Receiver<Option<Arc<Topics>>> {
+        self.topics.clone()
+    }
+
+    async fn known_topics(&self, deadline: Instant) -> Option<Arc<Topics>> {
+        let mut topics = self.topics.clone();
+        let known = timeout_at(deadline, topics.wait_for(Option::is_some)).await.ok()?.ok()?;
+        known.clone()
+    }
+
+    async fn produce(&self, batch: Vec<NewRecord>, want: AckLevel) -> Result<Vec<Appended>, AppendError> {
+        let deadline = Instant::now() + self.config.ack_deadline;
+        let late = || AppendError::Unavailable("the broker does not answer".to_owned());
+        let topics = self.known_topics(deadline).await.ok_or_else(late)?;
+        let mut bytes = 0;
+        for (index, record) in batch.iter().enumerate() {
+            let size = record_bytes(&record.key, &record.headers, &record.value);
+            let max = topics.max_bytes(record.topic);
+            if size > max {
+                return Err(AppendError::TooLarge { index, bytes: size, max });
+            }
+            bytes += size;
+        }
+        let count = batch.len();
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.config.queue_bytes);
+        let room = timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await;
+        let room = room.map_err(|_| late())?.map_err(|_| AppendError::Closed)?;
+        let (done, mut deliveries) = mpsc::unbounded_channel();
+        self.send(&topics, &batch, &done).await?;
+        drop(done);
+        let gather = async move {
+            let mut answers = vec![None; count];
+            while let Some(Delivery { ticket, result }) = deliveries.recv().await {
+                let place = result.map_err(|failure| AppendError::Unavailable(failure.to_string()))?;
+                if let Some(answer) = usize::try_from(ticket).ok().and_then(|index| answers.get_mut(index)) {
+                    *answer = Some(Appended { level: AckLevel::Broker, at: Some(place) });
+                }
+            }
+            drop(room);
+            answers.into_iter().collect::<Option<Vec<_>>>().ok_or(AppendError::Closed)
+        };
+        if want == AckLevel::Received {
+            tokio::spawn(gather);
+            return Ok(vec![Appended { level: AckLevel::Received, at: None }; count]);
+        }
+        let answer = timeout_at(deadline, gather).await.map_err(|_| late())?;
+        match &answer {
+            Ok(_) => self.counters.published_records.add(count as u64),
+            Err(_) => {
+                self.counters.produce_errors.add(1);
+                // The client stops at a gap; the next append begins with a new one.
+                let broken = self.producer.lock().await.take();
+                let _ = blocking(move || drop(broken)).await;
+            }
+        }
+        answer
+    }
+
+    async fn send(
+        &self,
+        topics: &Arc<Topics>,
+        batch: &[NewRecord],
+        done: &mpsc::UnboundedSender<Delivery>,
+    ) -> Result<(), AppendError> {
+        let unavailable = |text: String| AppendError::Unavailable(text);
+        // Held over the batch, so that appends keep their order.
+        let mut producer = self.producer.lock().await;
+        if producer.as_ref().is_some_and(Producer::is_broken) {
+            let broken = producer.take();
+            let _ = blocking(move || drop(broken)).await;
+        }
+        if producer.is_none() {
+            let answer = |delivery: (Delivery, Option<mpsc::UnboundedSender<Delivery>>)| {
+                if let (delivery, Some(done)) = delivery {
+                    let _ = done.send(delivery);
+                }
+            };
+            let made = Producer::new(&self.config, &self.link, Some(topics), Arc::new(answer));
+            *producer = Some(made.map_err(|error| unavailable(error.to_string()))?);
+        }
+        let Some(producer) = producer.as_ref() else { return Err(AppendError::Closed) };
+        for (index, record) in batch.iter().enumerate() {
+            let count = topics.partitions(record.topic);
+            let partition = record.partition.unwrap_or_else(|| partition::for_key(&record.key, count));
+            let (topic, key, headers, value) = (record.topic, &record.key, &record.headers, &record.value);
+            let outgoing = Outgoing { topic, partition, key, headers, value };
+            producer.send(&outgoing, index as u64, Some(done.clone())).map_err(|error| match error {
+                SendError::Full => unavailable("the queue to the broker is full".to_owned()),
+                SendError::Refused(text) => unavailable(text),
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn watermarks(&self, at: TopicPartition) -> Result<(Offset, Offset), ReadError> {
+        self.lanes.watermarks(at).await
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl Log for KafkaLog {
+    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
+        Box::pin(async move {
+            if self.closed.load(std::sync::atomic::Ordering::Acquire) {
+                return Err(AppendError::Closed);
+            }
+            if batch.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.produce(batch, want).await
+        })
+    }
+
+    fn read(&self, at: TopicPartition, from: Offset, limit: ReadLimit) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
+        Box::pin(self.lanes.read(at, from, limit))
+    }
+
+    fn start_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>> {
+        Box::pin(async move { Ok(self.watermarks(at).await?.0) })
+    }
+
+    fn end_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>> {
+        Box::pin(async move { Ok(self.watermarks(at).await?.1) })
+    }
+
+    fn partitions(&self, topic: Topic) -> LogFuture<'_, Result<u32, ReadError>> {
+        Box::pin(async move {
+            let topics = self.known_topics(Instant::now() + self.config.ack_deadline).await;
+            let topics = topics.ok_or_else(|| ReadError::Unavailable("the broker does not answer".to_owned()))?;
+            topics.known(topic).ok_or_else(|| ReadError::Unavailable(format!("there is no topic {topic}")))
+        })
+    }
+
+    /// Kafka's own retention decides; nothing is held here.
+    fn hold(&self, _consumer: &str, _at: TopicPartition, _from: Offset) {}
+
+    fn health(&self) -> Health {
+        let closed = self.closed.load(std::sync::atomic::Ordering::Acquire);
+        let up = self.link.is_up();
+        Health {
+            admitting: up && !closed,
+            disk: "ok".to_owned(),
+            broker: if up { "ok" } else { "down" }.to_owned(),
+            spooled_records: 0,
+            spooled_bytes: 0,
+            corrupted_records: 0,
+            disk_bytes: 0,
+        }
+    }
+
+    fn close(&self) -> LogFuture<'_, ()> {
+        Box::pin(async move {
+            self.closed.store(true, std::sync::atomic::Ordering::Release);
+            // Appends under way hold the semaphore's permits until they are answered.
+            let all = self.room.acquire_many(self.config.queue_bytes);
+            let _ = timeout_at(Instant::now() + self.config.ack_deadline, all).await;
+            let producer = self.producer.lock().await.take();
+            let _ = blocking(move || drop(producer)).await;
+            self.watcher.abort();
+            self.lanes.close();
+        })
+    }
+}
+
+/// A place that Kafka names.
+pub(crate) fn place(partition: i32, offset: i64) -> (PartitionId, Offset) {
+    (PartitionId(u32::try_from(partition).unwrap_or_default()), Offset(u64::try_from(offset).unwrap_or_default()))
+}

@@ -1,0 +1,315 @@
+//! The journal in front of Kafka: appends are answered from this machine's disk, and a task carries them to the broker.
+//!
+//! **Invariant:** a broker that is away changes no answer of `append` but the level `broker`; every record taken is published
+//! or, if its topic will never take it, in quarantine; first occurrences keep their order per key; a restart repeats only
+//! records that were not yet known to be acknowledged.
+
+mod position;
+mod progress;
+mod publisher;
+mod unpublishable;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
+use schemas::verdict::AckLevel;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use self::position::Position;
+use self::progress::{Outcome, Progress};
+pub use self::unpublishable::{OnUnpublishable, Unpublishable, quarantine};
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::embedded::file::{FileLayer, RealFiles};
+use crate::embedded::{Damage, Entry, JournalConfig, OpenError, SPOOL_TOPIC, Stored, Stream, Streams, Take, locked};
+use crate::kafka::KafkaLog;
+use crate::log::{AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record};
+
+/// The spool's only stream, so that its order is total.
+const SPOOL: Stream = Stream { topic: SPOOL_TOPIC, partition: 0 };
+/// Who holds the spool.
+const CONSUMER: &str = "publisher";
+/// Name of the header that says where a record goes.
+const PLACE_HEADER: &str = "";
+
+/// How often a closing spool looks whether it is empty.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// How the spool works.
+#[derive(Clone)]
+pub struct SpoolConfig {
+    /// How long a request for `broker` waits before it is answered `disk`. 10 s.
+    pub ack_deadline: Duration,
+    /// Records under way to the broker at once. 20,000.
+    pub in_flight_records: usize,
+    /// Bytes under way to the broker at once. 32 MiB.
+    pub in_flight_bytes: usize,
+    /// How often the position is stored, at most; a crash repeats what was acknowledged since. 100 ms.
+    pub persist_interval: Duration,
+    /// How long `close` goes on publishing while a broker answers. 5 s.
+    pub close_deadline: Duration,
+    /// What is appended instead of a record that its topic will never take. [`quarantine`].
+    pub on_unpublishable: OnUnpublishable,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            ack_deadline: Duration::from_secs(10),
+            in_flight_records: 20_000,
+            in_flight_bytes: 32 << 20,
+            persist_interval: Duration::from_millis(100),
+            close_deadline: Duration::from_secs(5),
+            on_unpublishable: Arc::new(quarantine),
+        }
+    }
+}
+
+/// Shared by the log and its publisher.
+struct Inner {
+    config: SpoolConfig,
+    clock: Arc<dyn Clock>,
+    kafka: KafkaLog,
+    streams: Streams,
+    counters: Arc<Counters>,
+    progress: Mutex<Progress>,
+    /// Partition counts that positions belong to; empty before any.
+    counts: Mutex<Vec<(Topic, u32)>>,
+    persisted: Mutex<(Instant, Option<Position>)>,
+    /// Rung when something was delivered.
+    moved: Notify,
+    stop: watch::Receiver<bool>,
+}
+
+/// The journal in front of Kafka.
+pub struct Spool {
+    inner: Arc<Inner>,
+    closing: AtomicBool,
+    tell_stop: watch::Sender<bool>,
+    publisher: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Spool {
+    /// Opens the spool in the journal's folder and starts to publish. Called within a tokio runtime.
+    ///
+    /// Of the journal's settings, partitions and retention do not apply: the spool keeps what is not yet published.
+    pub fn open(
+        config: SpoolConfig,
+        journal: JournalConfig,
+        kafka: KafkaLog,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        let journal =
+            JournalConfig { partitions: 1, retention_age: Some(Duration::ZERO), retention_bytes: None, ..journal };
+        let files: Arc<dyn FileLayer> = Arc::new(RealFiles);
+        let stored = Position::load(&*files, &journal.dir);
+        let streams = Streams::open(journal, Arc::clone(&clock), files)?;
+        let position = stored.unwrap_or_default();
+        let low = position.low.max(streams.bounds(SPOOL).0);
+        // A position beyond the journal's end raises the end: what was published is not to be numbered again, or new records
+        // would pass for published.
+        let highest = position.ahead.iter().map(|(_, end)| *end).max().unwrap_or_default();
+        streams.hold(CONSUMER, SPOOL, low.max(highest));
+        streams.hold(CONSUMER, SPOOL, low);
+        let ahead = position.ahead_under(&position.counts).unwrap_or_default();
+        let (tell_stop, stop) = watch::channel(false);
+        let inner = Arc::new(Inner {
+            counters: streams.counters(),
+            config,
+            clock,
+            kafka,
+            streams,
+            progress: Mutex::new(Progress::at(low, ahead)),
+            counts: Mutex::new(position.counts),
+            persisted: Mutex::new((Instant::now(), None)),
+            moved: Notify::new(),
+            stop,
+        });
+        let publisher = tokio::spawn(publisher::publish(Arc::clone(&inner)));
+        Ok(Self { inner, closing: AtomicBool::new(false), tell_stop, publisher: Mutex::new(Some(publisher)) })
+    }
+
+    /// What the spool counts; reads are counted by [`Self::kafka`].
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.inner.counters)
+    }
+
+    /// The log behind the spool.
+    pub fn kafka(&self) -> &KafkaLog {
+        &self.inner.kafka
+    }
+
+    /// Damage of the spool's journal found since it was opened, at most 1,000 places.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.inner.streams.damage()
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        let _ = self.tell_stop.send(true);
+    }
+}
+
+impl Inner {
+    /// Records that are in the spool and not known to be published.
+    fn waiting(&self) -> u64 {
+        let (_, end) = self.streams.bounds(SPOOL);
+        let progress = locked(&self.progress);
+        end.saturating_sub(progress.next()) + progress.in_flight().0 as u64
+    }
+
+    async fn take(&self, batch: Vec<NewRecord>, want: AckLevel) -> Result<Vec<Appended>, AppendError> {
+        let count = batch.len();
+        let written = self.streams.append(batch.into_iter().map(encode).collect()).await?;
+        self.counters.spooled_records.add(count as u64);
+        if want == AckLevel::Received {
+            return Ok(vec![Appended { level: AckLevel::Received, at: None }; count]);
+        }
+        let places = written.await.map_err(|_| AppendError::Closed)??;
+        let mut answers = vec![Appended { level: AckLevel::Disk, at: None }; count];
+        if want == AckLevel::Broker {
+            let offsets: Vec<u64> = places.into_iter().map(|(_, offset)| offset).collect();
+            self.wait(&offsets, &mut answers).await?;
+        }
+        Ok(answers)
+    }
+
+    /// Waits until the records are published, at most until the deadline.
+    async fn wait(&self, offsets: &[u64], answers: &mut [Appended]) -> Result<(), AppendError> {
+        let deadline = Instant::now() + self.config.ack_deadline;
+        let mut waits: Vec<Wait<'_>> = Vec::with_capacity(offsets.len());
+        for offset in offsets {
+            let told = locked(&self.progress).wait_for(*offset);
+            waits.push(Wait { inner: self, offset: *offset, told });
+        }
+        let mut late = false;
+        let mut refused = None;
+        for (index, (wait, answer)) in waits.iter_mut().zip(answers).enumerate() {
+            let outcome = match &mut wait.told {
+                Ok(told) => timeout_at(deadline, told).await.ok().and_then(Result::ok),
+                Err(outcome) => Some(*outcome),
+            };
+            match outcome {
+                Some(Outcome::Broker(at)) => *answer = Appended { level: AckLevel::Broker, at },
+                Some(Outcome::TooLarge { bytes, max }) => {
+                    refused.get_or_insert(AppendError::TooLarge { index, bytes, max });
+                }
+                None => late = true,
+            }
+        }
+        if late {
+            self.counters.broker_deadlines.add(1);
+        }
+        refused.map_or(Ok(()), Err)
+    }
+}
+
+/// Somebody who waits for a record; leaves when dropped.
+struct Wait<'a> {
+    inner: &'a Inner,
+    offset: u64,
+    told: Result<oneshot::Receiver<Outcome>, Outcome>,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if self.told.is_ok() {
+            locked(&self.inner.progress).give_up(self.offset);
+        }
+    }
+}
+
+impl Log for Spool {
+    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
+        Box::pin(async move {
+            if self.closing.load(Ordering::Acquire) {
+                return Err(AppendError::Closed);
+            }
+            self.inner.take(batch, want).await
+        })
+    }
+
+    fn read(&self, at: TopicPartition, from: Offset, limit: ReadLimit) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
+        self.inner.kafka.read(at, from, limit)
+    }
+
+    fn start_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>> {
+        self.inner.kafka.start_offset(at)
+    }
+
+    fn end_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>> {
+        self.inner.kafka.end_offset(at)
+    }
+
+    fn partitions(&self, topic: Topic) -> LogFuture<'_, Result<u32, ReadError>> {
+        self.inner.kafka.partitions(topic)
+    }
+
+    fn hold(&self, consumer: &str, at: TopicPartition, from: Offset) {
+        self.inner.kafka.hold(consumer, at, from);
+    }
+
+    fn health(&self) -> Health {
+        let journal = self.inner.streams.health();
+        let waiting = self.inner.waiting();
+        let (start, end) = self.inner.streams.bounds(SPOOL);
+        // By the mean size: sizes of single records are on the disk alone.
+        let kept = end.saturating_sub(start).max(1);
+        let bytes = u128::from(journal.disk_bytes) * u128::from(waiting.min(kept)) / u128::from(kept);
+        Health {
+            admitting: journal.admitting && !self.closing.load(Ordering::Acquire),
+            broker: self.inner.kafka.health().broker,
+            spooled_records: waiting,
+            spooled_bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+            ..journal
+        }
+    }
+
+    fn close(&self) -> LogFuture<'_, ()> {
+        Box::pin(async move {
+            self.closing.store(true, Ordering::Release);
+            let inner = &self.inner;
+            let drained = async {
+                while inner.waiting() > 0 && inner.kafka.health().broker == "ok" {
+                    tokio::time::sleep(DRAIN_LOOK).await;
+                }
+            };
+            let _ = timeout(inner.config.close_deadline, drained).await;
+            let _ = self.tell_stop.send(true);
+            let publisher = locked(&self.publisher).take();
+            if let Some(publisher) = publisher {
+                let _ = publisher.await;
+            }
+            inner.streams.close().await;
+            inner.kafka.close().await;
+        })
+    }
+}
+
+fn encode(record: NewRecord) -> Entry {
+    let mut headers = Vec::with_capacity(record.headers.len() + 1);
+    headers.push((PLACE_HEADER.to_owned(), publisher::encode_place(record.topic, record.partition)));
+    headers.extend(record.headers);
+    Entry { stream: SPOOL, key: record.key, headers, value: record.value }
+}
+
+/// The record that a place in the spool holds.
+fn decode(stored: Stored) -> Option<NewRecord> {
+    let mut headers = stored.headers;
+    if headers.first()?.0 != PLACE_HEADER {
+        return None;
+    }
+    let (_, place): (String, Bytes) = headers.remove(0);
+    let mut take = Take(&place);
+    let topic = *Topic::ALL.get(usize::from(take.u8()?))?;
+    let chosen = take.u8()? == 1;
+    let partition = take.u32()?;
+    let partition = chosen.then_some(PartitionId(partition));
+    Some(NewRecord { topic, key: stored.key, partition, headers, value: stored.value })
+}
