@@ -17,6 +17,8 @@
     )
 )]
 
+extern crate alloc;
+
 pub mod wire;
 
 #[cfg(feature = "std")]

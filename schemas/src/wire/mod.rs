@@ -7,8 +7,6 @@
 //! back to the same facts (property tests in `frame`). Unknown members and any order of members are fine; no input panics,
 //! and none recurses.
 
-extern crate alloc;
-
 mod read;
 mod write;
 
