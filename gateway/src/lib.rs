@@ -161,7 +161,7 @@ impl Gateway {
     }
 
     /// Lets `/metrics` show the text of another part behind the gateway's own; same format, without `# EOF`.
-    pub fn join_metrics(&self, other: Arc<dyn Fn() -> String + Send + Sync>) {
+    pub fn join_metrics(&self, other: telemetry::Joined) {
         self.metrics.join(other);
     }
 

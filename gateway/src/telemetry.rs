@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** labels come from configuration and from closed sets, never from what a client sends, so their number is bounded.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use broker::log::{Health, SharedLog};
@@ -100,8 +101,8 @@ struct StatusLabel {
     status: u16,
 }
 
-/// Another part's metrics as text.
-type Joined = Arc<dyn Fn() -> String + Send + Sync>;
+/// Another part's metrics as text, asked at each scrape.
+pub type Joined = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = String> + Send>> + Send + Sync>;
 
 /// Handles of all metrics; clones share them.
 #[derive(Clone)]
@@ -196,11 +197,11 @@ impl Metrics {
     }
 
     /// Everybody's metrics, a whole answer to a scrape.
-    pub(crate) fn render_all(&self) -> String {
+    pub(crate) async fn render_all(&self) -> String {
         let mut text = self.render();
         let joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for other in joined {
-            text.push_str(&other());
+            text.push_str(&other().await);
         }
         text.push_str("# EOF\n");
         text

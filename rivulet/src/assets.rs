@@ -19,11 +19,15 @@ struct Sdk;
 struct Demo;
 
 /// Shown when the binary was built without its browser parts.
-const NOT_BUILT: &str = "This program was built without its browser parts. Run `cargo xtask up`, which builds them first.\n";
+const NOT_BUILT: &str =
+    "This program was built without its browser parts. Run `cargo xtask up`, which builds them first.\n";
 
 /// `/sdk/*`: any page may load it.
 pub(crate) fn sdk() -> Router {
-    Router::new().route("/sdk/{*path}", get(|Path(path): Path<String>| async move { file::<Sdk>(&path, Sharing::AnyPage) }))
+    Router::new().route(
+        "/sdk/{*path}",
+        get(|Path(path): Path<String>| async move { file::<Sdk>(&path, Sharing::AnyPage) }),
+    )
 }
 
 /// `/`, `/console/`, `/assets/*`: the shop and the console.
@@ -34,7 +38,9 @@ pub(crate) fn demo() -> Router {
         .route("/console/", get(|| async { file::<Demo>("console/index.html", Sharing::OwnPages) }))
         .route(
             "/assets/{*path}",
-            get(|Path(path): Path<String>| async move { file::<Demo>(&format!("assets/{path}"), Sharing::OwnPages) }),
+            get(|Path(path): Path<String>| async move {
+                file::<Demo>(&format!("assets/{path}"), Sharing::OwnPages)
+            }),
         )
 }
 
@@ -50,10 +56,15 @@ enum Sharing {
 fn file<E: RustEmbed>(path: &str, sharing: Sharing) -> Response<Body> {
     let Some(EmbeddedFile { data, metadata }) = E::get(path) else {
         let nothing = E::iter().next().is_none();
-        return if nothing { (StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT) } else { (StatusCode::NOT_FOUND, "not found\n") }
-            .into_response();
+        return if nothing {
+            (StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT)
+        } else {
+            (StatusCode::NOT_FOUND, "not found\n")
+        }
+        .into_response();
     };
-    let tag = metadata.sha256_hash().iter().take(12).fold(String::new(), |tag, byte| tag + &format!("{byte:02x}"));
+    let tag =
+        metadata.sha256_hash().iter().take(12).fold(String::new(), |tag, byte| tag + &format!("{byte:02x}"));
     let mut response = Response::new(Body::from(data.into_owned()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(path)));

@@ -132,7 +132,13 @@ pub(crate) struct FateOptions {
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// Secret key for `--url`.
-    #[arg(long, value_name = "KEY", default_value = "sk_dev", env = "RIVULET_SECRET_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        default_value = "sk_dev",
+        env = "RIVULET_SECRET_KEY",
+        hide_env_values = true
+    )]
     pub(crate) key: String,
     /// Print JSON.
     #[arg(long)]

@@ -17,8 +17,13 @@ pub(crate) fn complain(error: &anyhow::Error) {
 
 /// The text with control characters and bidirectional overrides as escapes.
 pub(crate) fn printable(text: &str) -> String {
-    let risky = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-    text.chars().flat_map(|c| if risky(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    let risky = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    text.chars()
+        .flat_map(|c| if risky(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }
 
 #[cfg(test)]

@@ -43,10 +43,13 @@ async fn mint(State(minter): State<Minter>, body: Bytes) -> Response {
         user.or_else(|| wanted.anonymous_id.map(|id| ProfileKey::anonymous(&AnonymousId::new(id))))
     });
     let Some(subject) = subject else {
-        return (StatusCode::BAD_REQUEST, "send {\"anonymous_id\":\"…\"} or {\"user_id\":\"…\"}\n").into_response();
+        return (StatusCode::BAD_REQUEST, "send {\"anonymous_id\":\"…\"} or {\"user_id\":\"…\"}\n")
+            .into_response();
     };
-    let expires = minter.clock.now().as_millis() / 1000 + i64::try_from(TOKEN_LIFETIME.as_secs()).unwrap_or(0);
+    let expires =
+        minter.clock.now().as_millis() / 1000 + i64::try_from(TOKEN_LIFETIME.as_secs()).unwrap_or(0);
     let token = processor::token::mint(&minter.secret, &subject, expires);
     let answer = serde_json::json!({ "token": token, "expires_at": expires }).to_string();
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], answer).into_response()
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], answer)
+        .into_response()
 }

@@ -97,7 +97,11 @@ pub(crate) async fn search(log: &dyn Log, event_id: EventId) -> anyhow::Result<F
             let at = TopicPartition { topic: *topic, partition: PartitionId(partition) };
             let (mut from, end) = (log.start_offset(at).await?, log.end_offset(at).await?);
             while from < end {
-                let limit = ReadLimit { max_records: READ_RECORDS, max_bytes: READ_BYTES, max_wait: Duration::from_secs(5) };
+                let limit = ReadLimit {
+                    max_records: READ_RECORDS,
+                    max_bytes: READ_BYTES,
+                    max_wait: Duration::from_secs(5),
+                };
                 let records = log.read(at, from, limit).await?;
                 let Some(last) = records.last() else { break };
                 from = last.offset.next();
@@ -113,7 +117,8 @@ fn role(record: &Record, event_id: EventId) -> Option<(&'static str, Option<Valu
     match record.at.topic {
         Topic::Events => named(record.header(CE_ID)?).then_some(("event", None)),
         Topic::Quarantine => {
-            let value: Option<Value> = named(&record.key).then(|| serde_json::from_slice(&record.value).ok())?;
+            let value: Option<Value> =
+                named(&record.key).then(|| serde_json::from_slice(&record.value).ok())?;
             Some(("quarantine", value.and_then(|value| value.get("reason").cloned())))
         }
         Topic::Decisions => {
@@ -148,7 +153,12 @@ impl Service {
     }
 }
 
-async fn answer(State(service): State<Service>, Path(id): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
+async fn answer(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
     if let Err(error) = service.gateway.keys().authenticate_secret(&headers, &uri) {
         return error.into_response();
     }
@@ -156,7 +166,8 @@ async fn answer(State(service): State<Service>, Path(id): Path<String>, headers:
         return RequestError::new(Code::RequestInvalid, "an event id is a UUID").into_response();
     };
     let Ok(fate) = search(service.log.as_ref(), event_id).await else {
-        return RequestError::new(Code::LogUnavailable, "the log cannot be read now; ask again later").into_response();
+        return RequestError::new(Code::LogUnavailable, "the log cannot be read now; ask again later")
+            .into_response();
     };
     let mut fate = serde_json::to_value(fate).unwrap_or_default();
     if let (Some(processor), Some(fate)) = (service.processor.get(), fate.as_object_mut()) {
@@ -180,7 +191,10 @@ mod tests {
             offset: Offset(7),
             appended_at: Timestamp(0),
             key: Bytes::copy_from_slice(key.as_bytes()),
-            headers: header.map(|id| (CE_ID.to_owned(), Bytes::copy_from_slice(id.as_bytes()))).into_iter().collect(),
+            headers: header
+                .map(|id| (CE_ID.to_owned(), Bytes::copy_from_slice(id.as_bytes())))
+                .into_iter()
+                .collect(),
             value: Bytes::copy_from_slice(value.as_bytes()),
         }
     }
@@ -193,8 +207,16 @@ mod tests {
         assert_eq!(fate.outcome, Outcome::Quarantined);
         fate.consider(&record(Topic::Events, "u1", Some(id), "{}"));
         fate.consider(&record(Topic::Events, "u1", Some("00000000-0000-0000-0000-000000000001"), "{}"));
-        fate.consider(&record(Topic::Decisions, "u1", None, &format!(r#"{{"trigger":"{id}","rule":"r","slot":"s"}}"#)));
+        fate.consider(&record(
+            Topic::Decisions,
+            "u1",
+            None,
+            &format!(r#"{{"trigger":"{id}","rule":"r","slot":"s"}}"#),
+        ));
         assert_eq!(fate.outcome, Outcome::Accepted);
-        assert_eq!(fate.records.iter().map(|seen| seen.role).collect::<Vec<_>>(), ["quarantine", "event", "trigger"]);
+        assert_eq!(
+            fate.records.iter().map(|seen| seen.role).collect::<Vec<_>>(),
+            ["quarantine", "event", "trigger"]
+        );
     }
 }

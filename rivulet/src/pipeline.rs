@@ -57,7 +57,8 @@ impl Pipeline {
             role != Role::Processor || config.kafka.is_some(),
             "the processor alone reads Kafka: add --kafka HOST:PORT, or run `rivulet up` for everything in one process"
         );
-        std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make {}", config.data.display()))?;
+        std::fs::create_dir_all(&config.data)
+            .with_context(|| format!("cannot make {}", config.data.display()))?;
         let log = open_log(&config, role, &clock)?;
         let processor = ProcessorCell::default();
         if role != Role::Gateway {
@@ -83,7 +84,11 @@ impl Pipeline {
         }
         match &self.gateway {
             Some(gateway) => {
-                let fate = fate::Service::new(Arc::clone(gateway), Arc::clone(&self.log), Arc::clone(&self.processor));
+                let fate = fate::Service::new(
+                    Arc::clone(gateway),
+                    Arc::clone(&self.log),
+                    Arc::clone(&self.processor),
+                );
                 router = router.merge(gateway.router()).merge(fate.router()).merge(assets::sdk());
             }
             None => router = router.merge(self.health_router()),
@@ -129,7 +134,10 @@ impl Pipeline {
 async fn when_started(State(processor): State<ProcessorCell>, request: Request) -> Response {
     match processor.get() {
         Some(processor) => processor.router().oneshot(request).await.into_response(),
-        None => RequestError::new(Code::LogUnavailable, "the processor waits for the broker; ask again later").into_response(),
+        None => {
+            RequestError::new(Code::LogUnavailable, "the processor waits for the broker; ask again later")
+                .into_response()
+        }
     }
 }
 
@@ -165,8 +173,10 @@ async fn start_processor(
         Some(path) => read(path)?,
         None => processor::DEMO_MODEL.to_owned(),
     };
-    let model = Model::parse(model.as_bytes()).with_context(|| format!("in {}", name(section.model.as_deref(), "the demo's model")))?;
-    let secrets: Vec<String> = config.keys.iter().filter(|key| key.kind == KeyKind::Secret).map(|key| key.key.clone()).collect();
+    let model = Model::parse(model.as_bytes())
+        .with_context(|| format!("in {}", name(section.model.as_deref(), "the demo's model")))?;
+    let secrets: Vec<String> =
+        config.keys.iter().filter(|key| key.kind == KeyKind::Secret).map(|key| key.key.clone()).collect();
     let settings = ProcessorConfig {
         dedup_window_hours: section.dedup_window_hours,
         session_gap_minutes: section.session_gap_minutes,
@@ -174,14 +184,16 @@ async fn start_processor(
     };
     let (rules, model) = (Arc::new(rules), Arc::new(model));
     let (log, clock, cell) = (Arc::clone(log), Arc::clone(clock), Arc::clone(cell));
-    let start = move || Processor::start(
-        settings.clone(),
-        Arc::clone(&log),
-        Arc::clone(&rules),
-        Arc::clone(&model),
-        Vec::clone(&secrets),
-        Arc::clone(&clock),
-    );
+    let start = move || {
+        Processor::start(
+            settings.clone(),
+            Arc::clone(&log),
+            Arc::clone(&rules),
+            Arc::clone(&model),
+            Vec::clone(&secrets),
+            Arc::clone(&clock),
+        )
+    };
     if config.kafka.is_none() {
         let _ = cell.set(Arc::new(start().await.context("the processor cannot start")?));
         return Ok(());
@@ -236,7 +248,10 @@ mod kafka {
         if role == Role::Processor {
             return Ok(Arc::new(kafka));
         }
-        let spool = SpoolConfig { ack_deadline: Duration::from_millis(section.ack_deadline_ms), ..SpoolConfig::default() };
+        let spool = SpoolConfig {
+            ack_deadline: Duration::from_millis(section.ack_deadline_ms),
+            ..SpoolConfig::default()
+        };
         Ok(Arc::new(Spool::open(spool, config.journal("log"), kafka, Arc::clone(clock))?))
     }
 

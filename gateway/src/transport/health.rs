@@ -43,5 +43,5 @@ pub(crate) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
 /// Everybody's metrics.
 pub(crate) async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, format)], gateway.metrics.render_all()).into_response()
+    ([(CONTENT_TYPE, format)], gateway.metrics.render_all().await).into_response()
 }

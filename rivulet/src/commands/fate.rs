@@ -47,7 +47,8 @@ async fn read(place: &LogPlace, event_id: EventId) -> anyhow::Result<Fate> {
 async fn ask(url: &str, key: &str, event_id: EventId) -> anyhow::Result<Value> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let host = url.strip_prefix("http://").context("--url must begin with http://")?.trim_end_matches('/');
-    let mut stream = tokio::net::TcpStream::connect(host).await.with_context(|| format!("cannot connect to {host}"))?;
+    let mut stream =
+        tokio::net::TcpStream::connect(host).await.with_context(|| format!("cannot connect to {host}"))?;
     let request = format!(
         "GET /v1/fate/{event_id} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
     );
@@ -62,7 +63,9 @@ async fn ask(url: &str, key: &str, event_id: EventId) -> anyhow::Result<Value> {
 }
 
 fn explain(fate: &Value) {
-    let text = |value: &Value, name: &str| value.get(name).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    let text = |value: &Value, name: &str| {
+        value.get(name).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+    };
     say(&printable(&format!(
         "{}: {}",
         text(fate, "event_id").unwrap_or_default(),

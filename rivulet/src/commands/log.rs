@@ -86,8 +86,11 @@ fn wanted(options: &CatOptions, record: &Record) -> bool {
 
 /// The record as one line of JSON.
 fn line(record: &Record) -> String {
-    let headers: BTreeMap<&str, String> =
-        record.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value).into_owned())).collect();
+    let headers: BTreeMap<&str, String> = record
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value).into_owned()))
+        .collect();
     let key = std::str::from_utf8(&record.key).map_or_else(|_| Value::Null, Value::from);
     let value = match one_line(&record.value) {
         Some(json) => format!("\"value\":{json}"),

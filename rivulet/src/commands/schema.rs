@@ -46,7 +46,12 @@ fn example_folders(dir: &Path) -> anyhow::Result<Vec<Examples>> {
         for (name, valid) in [("valid", true), ("invalid", false)] {
             let Ok(files) = std::fs::read_dir(examples.join(name)) else { continue };
             let paths = files.filter_map(|file| Some(file.ok()?.path()));
-            found.push(paths.filter(|path| path.extension().is_some_and(|end| end == "json")).map(|path| (path, valid)).collect());
+            found.push(
+                paths
+                    .filter(|path| path.extension().is_some_and(|end| end == "json"))
+                    .map(|path| (path, valid))
+                    .collect(),
+            );
         }
     }
     Ok(found)
@@ -61,7 +66,9 @@ fn check_example(registry: &Registry, path: &Path, valid: bool) -> anyhow::Resul
         Judgement::Valid(_) if valid => Ok(()),
         Judgement::Valid(id) => anyhow::bail!("fits {id}, but stands among the invalid ones"),
         Judgement::UnknownType => anyhow::bail!("no schema for `{event_type}`"),
-        Judgement::Invalid(reason) if valid => anyhow::bail!("does not fit: {}", serde_json::to_string(&reason)?),
+        Judgement::Invalid(reason) if valid => {
+            anyhow::bail!("does not fit: {}", serde_json::to_string(&reason)?)
+        }
         Judgement::Invalid(reason) => {
             for (name, found) in [("pointer", &reason.pointer), ("keyword", &reason.keyword)] {
                 let expected = example.get(name).and_then(Value::as_str);

@@ -16,7 +16,10 @@ use crate::pipeline::Pipeline;
 pub(super) async fn run(options: ServeOptions, role: Role) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&options, std::env::vars())?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!("cannot listen on {}: is another program using it? choose another with --listen", config.listen)
+        format!(
+            "cannot listen on {}: is another program using it? choose another with --listen",
+            config.listen
+        )
     })?;
     config.listen = listener.local_addr().context("the listener has no address")?;
     let server = config.server;
@@ -65,7 +68,10 @@ fn greeting(config: &Config, role: Role) -> String {
         point("profiles", "/v1/profiles/{id}");
     }
     point("state", "/ready");
-    let log = config.kafka.as_ref().map_or_else(|| "embedded".to_owned(), |kafka| format!("Kafka at {}", kafka.brokers));
+    let log = config
+        .kafka
+        .as_ref()
+        .map_or_else(|| "embedded".to_owned(), |kafka| format!("Kafka at {}", kafka.brokers));
     lines.push(format!("  log       {log}; data in {}", config.data.display()));
     lines.join("\n")
 }

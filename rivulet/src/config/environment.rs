@@ -18,12 +18,17 @@ pub(crate) struct Error {
 }
 
 /// Lays the variables over the table. A value is read as TOML when it is TOML (`8`, `true`, `["a"]`), as text otherwise.
-pub(crate) fn overlay(table: &mut Table, variables: impl Iterator<Item = (String, String)>) -> Result<(), Error> {
+pub(crate) fn overlay(
+    table: &mut Table,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<(), Error> {
     for (name, text) in variables {
         let Some(path) = name.strip_prefix(PREFIX) else { continue };
         let fail = |problem| Error { name: name.clone(), problem };
         let parts: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-        let Some((option, sections)) = parts.split_last().filter(|_| parts.iter().all(|part| !part.is_empty())) else {
+        let Some((option, sections)) =
+            parts.split_last().filter(|_| parts.iter().all(|part| !part.is_empty()))
+        else {
             return Err(fail("has an empty part between `__`"));
         };
         let mut place = &mut *table;
@@ -60,7 +65,8 @@ mod tests {
             "listen = \"a\"\n[log]\npartitions = 8\nsegment_bytes = 1",
             &[("RIVULET__LISTEN", "127.0.0.1:1"), ("RIVULET__LOG__PARTITIONS", "4"), ("PATH", "x")],
         );
-        let right = "listen = \"127.0.0.1:1\"\n[log]\npartitions = 4\nsegment_bytes = 1".parse::<Table>().unwrap();
+        let right =
+            "listen = \"127.0.0.1:1\"\n[log]\npartitions = 4\nsegment_bytes = 1".parse::<Table>().unwrap();
         assert_eq!(table, Ok(right));
     }
 

@@ -65,8 +65,8 @@ pub(crate) struct KafkaSection {
     pub(crate) brokers: String,
     /// Partitions of topics that are made. 64.
     pub(crate) partitions: u32,
-    /// Copies of topics that are made. 1.
-    pub(crate) replication: u32,
+    /// Copies of topics that are made; -1 takes the broker's default. -1.
+    pub(crate) replication: i32,
     /// How long a request for `ack=broker` waits before it is answered `disk`, milliseconds. 10,000.
     pub(crate) ack_deadline_ms: u64,
 }
@@ -132,7 +132,7 @@ impl Default for LogSection {
 
 impl Default for KafkaSection {
     fn default() -> Self {
-        Self { brokers: String::new(), partitions: 64, replication: 1, ack_deadline_ms: 10_000 }
+        Self { brokers: String::new(), partitions: 64, replication: -1, ack_deadline_ms: 10_000 }
     }
 }
 
@@ -160,7 +160,8 @@ impl Config {
         };
         environment::overlay(&mut table, variables)?;
         let place = options.config.as_deref().unwrap_or_else(|| Path::new("the environment"));
-        let mut config: Self = toml::Value::Table(table).try_into().with_context(|| format!("in {}", place.display()))?;
+        let mut config: Self =
+            toml::Value::Table(table).try_into().with_context(|| format!("in {}", place.display()))?;
         if let Some(listen) = options.listen {
             config.listen = listen;
         }
@@ -178,7 +179,10 @@ impl Config {
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.log.partitions > 0, "log.partitions must be at least 1");
         if let Some(kafka) = &self.kafka {
-            anyhow::ensure!(!kafka.brokers.trim().is_empty(), "kafka.brokers must name a broker, as host:port");
+            anyhow::ensure!(
+                !kafka.brokers.trim().is_empty(),
+                "kafka.brokers must name a broker, as host:port"
+            );
             anyhow::ensure!(kafka.partitions > 0, "kafka.partitions must be at least 1");
         }
         Ok(())
@@ -209,8 +213,13 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_environment_and_that_over_defaults() {
-        let options = ServeOptions { listen: Some("127.0.0.1:1".parse().unwrap()), ..ServeOptions::default() };
-        let variables = [("RIVULET__LISTEN", "127.0.0.1:2"), ("RIVULET__DATA", "elsewhere"), ("RIVULET__LOG__PARTITIONS", "3")];
+        let options =
+            ServeOptions { listen: Some("127.0.0.1:1".parse().unwrap()), ..ServeOptions::default() };
+        let variables = [
+            ("RIVULET__LISTEN", "127.0.0.1:2"),
+            ("RIVULET__DATA", "elsewhere"),
+            ("RIVULET__LOG__PARTITIONS", "3"),
+        ];
         let variables = variables.map(|(name, text)| (name.to_owned(), text.to_owned()));
         let config = Config::load(&options, variables.into_iter()).unwrap();
         assert_eq!((config.listen.port(), config.log.partitions), (1, 3));

@@ -46,8 +46,12 @@ const CATEGORIES: &[&str] = &["shoes", "coffee", "lamps", "plants", "books", "bi
 /// One `product_view` as JSON, about 800 bytes.
 pub(in crate::commands) fn product_view(generator: &mut Generator, unix_millis: u64) -> String {
     let id = generator.event_id(unix_millis);
-    let (user, product, price) = (generator.below(50_000), generator.below(5_000), 500 + generator.below(20_000));
-    let category = usize::try_from(generator.below(CATEGORIES.len() as u64)).ok().and_then(|n| CATEGORIES.get(n)).unwrap_or(&"shoes");
+    let (user, product, price) =
+        (generator.below(50_000), generator.below(5_000), 500 + generator.below(20_000));
+    let category = usize::try_from(generator.below(CATEGORIES.len() as u64))
+        .ok()
+        .and_then(|n| CATEGORIES.get(n))
+        .unwrap_or(&"shoes");
     let mut event = String::with_capacity(900);
     let _ = write!(
         event,
@@ -74,7 +78,8 @@ mod tests {
         assert!((700..1000).contains(&event.len()), "{} bytes", event.len());
         let event: serde_json::Value = serde_json::from_str(&event).unwrap();
         let registry = schemas::registry::Registry::builtin();
-        let judged = registry.judge(&schemas::id::EventType::new("product_view"), None, event.get("metadata"));
+        let judged =
+            registry.judge(&schemas::id::EventType::new("product_view"), None, event.get("metadata"));
         assert!(matches!(judged, schemas::registry::Judgement::Valid(_)), "{judged:?}");
     }
 }

@@ -33,17 +33,23 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs every server in turn and prints the table.
 pub(in crate::commands) async fn run(options: IngestOptions) -> anyhow::Result<ExitCode> {
-    let reference = measure(&options, "reference: axum, serde_json, jsonschema, discard", "", &["bench", "reference"]).await?;
+    let reference =
+        measure(&options, "reference: axum, serde_json, jsonschema, discard", "", &["bench", "reference"])
+            .await?;
     let base = reference.cpu_seconds_per_million;
     let mut all = vec![reference];
     for level in ["received", "disk"] {
         let folder = Folder::new()?;
         let arguments = ["gateway", "--no-demo", "--listen", "127.0.0.1:0", "--data", folder.path()?];
-        all.push(measure(&options, &format!("rivulet gateway, ack={level}"), &format!("ack={level}"), &arguments).await?);
+        all.push(
+            measure(&options, &format!("rivulet gateway, ack={level}"), &format!("ack={level}"), &arguments)
+                .await?,
+        );
     }
     if let Some(kafka) = &options.kafka {
         let folder = Folder::new()?;
-        let arguments = ["gateway", "--no-demo", "--listen", "127.0.0.1:0", "--kafka", kafka, "--data", folder.path()?];
+        let arguments =
+            ["gateway", "--no-demo", "--listen", "127.0.0.1:0", "--kafka", kafka, "--data", folder.path()?];
         all.push(measure(&options, "rivulet gateway, ack=broker (Kafka)", "ack=broker", &arguments).await?);
     }
     for figures in &mut all {
@@ -57,7 +63,12 @@ pub(in crate::commands) async fn run(options: IngestOptions) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-async fn measure(options: &IngestOptions, what: &str, query: &str, arguments: &[&str]) -> anyhow::Result<Figures> {
+async fn measure(
+    options: &IngestOptions,
+    what: &str,
+    query: &str,
+    arguments: &[&str],
+) -> anyhow::Result<Figures> {
     let (mut server, address) = start(arguments).await.with_context(|| format!("starting {what}"))?;
     let pid = server.id().context("the server has ended")?;
     let load = |seconds: f64, seed| Load {
@@ -77,7 +88,8 @@ async fn measure(options: &IngestOptions, what: &str, query: &str, arguments: &[
     Ok(Figures {
         what: what.to_owned(),
         events_per_second: answered.rate(),
-        cpu_seconds_per_million: (after.cpu_seconds - before.cpu_seconds) / (answered.events.max(1) as f64 / 1e6),
+        cpu_seconds_per_million: (after.cpu_seconds - before.cpu_seconds)
+            / (answered.events.max(1) as f64 / 1e6),
         ratio_to_reference: 1.0,
         p50_ms: answered.percentile_ms(0.5),
         p99_ms: answered.percentile_ms(0.99),
@@ -123,7 +135,14 @@ fn print_table(options: &IngestOptions, all: &[Figures]) {
     for f in all {
         say(&format!(
             "| {} | {:.0} | {:.2} | {:.2} | {:.1} | {:.1} | {:.1} | {:.0} |",
-            f.what, f.events_per_second, f.cpu_seconds_per_million, f.ratio_to_reference, f.p50_ms, f.p99_ms, f.p999_ms, f.resident_mib
+            f.what,
+            f.events_per_second,
+            f.cpu_seconds_per_million,
+            f.ratio_to_reference,
+            f.p50_ms,
+            f.p99_ms,
+            f.p999_ms,
+            f.resident_mib
         ));
     }
 }

@@ -42,8 +42,13 @@ pub(in crate::commands) struct Answered {
 impl Answered {
     /// The latency below which `share` (0 to 1) of the batches lie, in milliseconds.
     pub(in crate::commands) fn percentile_ms(&self, share: f64) -> f64 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length is an index")]
-        let index = ((self.latencies.len() as f64 * share) as usize).min(self.latencies.len().saturating_sub(1));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a length is an index"
+        )]
+        let index =
+            ((self.latencies.len() as f64 * share) as usize).min(self.latencies.len().saturating_sub(1));
         self.latencies.get(index).map_or(0.0, |latency| latency.as_secs_f64() * 1000.0)
     }
 
@@ -81,7 +86,8 @@ async fn one_connection(load: &Load, number: u64) -> anyhow::Result<Answered> {
     let mut stream = TcpStream::connect(load.address).await.context("cannot connect")?;
     stream.set_nodelay(true)?;
     let mut generator = Generator::new(load.seed ^ (number + 1).wrapping_mul(0x2545_f491_4f6c_dd1d));
-    let mut requests: Vec<Request> = (0..PREPARED_REQUESTS).map(|_| Request::new(load, &mut generator)).collect();
+    let mut requests: Vec<Request> =
+        (0..PREPARED_REQUESTS).map(|_| Request::new(load, &mut generator)).collect();
     let mut answered = Answered::default();
     let mut buffer = Vec::with_capacity(64 << 10);
     let started = now();
@@ -147,9 +153,14 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Re
         let Some(head_end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(buffer.get(..head_end).unwrap_or_default()).to_ascii_lowercase();
         if !head.starts_with("http/1.1 200") {
-            bail!("the server answered {}: {}", head.lines().next().unwrap_or(""), String::from_utf8_lossy(buffer));
+            bail!(
+                "the server answered {}: {}",
+                head.lines().next().unwrap_or(""),
+                String::from_utf8_lossy(buffer)
+            );
         }
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
         let whole = head_end + 4 + length.context("the answer has no content-length")?;
         if whole > ANSWER_MAX {
             bail!("the answer is larger than {ANSWER_MAX} bytes");

@@ -14,7 +14,11 @@ pub(in crate::commands) fn run(options: &ProcessOptions) -> anyhow::Result<ExitC
         say(&serde_json::to_string(&figures)?);
         return Ok(ExitCode::SUCCESS);
     }
-    say(&format!("{} events of ~800 bytes, 1% sent twice, {} rules, one thread\n", options.events, processor::bench::RULES));
+    say(&format!(
+        "{} events of ~800 bytes, 1% sent twice, {} rules, one thread\n",
+        options.events,
+        processor::bench::RULES
+    ));
     say("| store | events/s a core | seconds | decisions | duplicates | commits |");
     say("|---|---|---|---|---|---|");
     for f in figures {
