@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::step::Tally;
-use crate::{kafka, setup, step, tidy, up};
+use crate::{kafka, setup, step, tidy, up, web};
 
 /// One stage; its budget is for two cold cores.
 struct Stage {
@@ -131,6 +131,7 @@ fn lint(_: &mut Tally) -> Result<()> {
 
 fn build(_: &mut Tally) -> Result<()> {
     up::assets()?;
+    web::check_snippet()?;
     step::step("build the workspace", || {
         step::run(step::cargo().args(["build", "--workspace", "--all-targets"]))
     })?;

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
 use crate::stamp::Stamp;
 use crate::step;
@@ -49,6 +49,19 @@ pub(crate) fn build() -> Result<()> {
         );
         DEMO.renew()
     })
+}
+
+/// The README shows the snippet as it is: its stub is the one that was built.
+pub(crate) fn check_snippet() -> Result<()> {
+    let read = |path: &str| {
+        std::fs::read_to_string(step::root().join(path)).with_context(|| format!("cannot read {path}"))
+    };
+    let shown = read("README.md")?.contains(read("sdk-wasm/dist/stub.js")?.trim());
+    ensure!(
+        shown,
+        "the snippet in README.md has another stub than sdk-wasm/dist/stub.js: put the built one there"
+    );
+    Ok(())
 }
 
 /// npm leaves a lock file of its own in what it installed; it is newer than ours if nothing changed since.
