@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use broker::clock::{Clock, SystemClock};
 use broker::embedded::Journal;
 use broker::log::SharedLog;
@@ -78,10 +78,6 @@ impl Pipeline {
     /// Every path of this process.
     pub(crate) fn router(&self) -> Router {
         let mut router = Router::new();
-        if self.role != Role::Gateway {
-            let profiles = any(when_started).with_state(Arc::clone(&self.processor));
-            router = router.route("/v1/profiles/{id}", profiles);
-        }
         match &self.gateway {
             Some(gateway) => {
                 let fate = fate::Service::new(
@@ -100,7 +96,11 @@ impl Pipeline {
                 router = router.merge(demo::router(&secret.key, Arc::clone(&self.clock)));
             }
         }
-        router
+        if self.role == Role::Gateway {
+            return router;
+        }
+        let parts = Parts { processor: Arc::clone(&self.processor), others: router };
+        Router::new().fallback(dispatch).with_state(parts)
     }
 
     /// Takes nothing new and answers what is under way.
@@ -130,12 +130,24 @@ impl Pipeline {
     }
 }
 
-/// The processor's own paths, or 503 while it waits for the broker.
-async fn when_started(State(processor): State<ProcessorCell>, request: Request) -> Response {
-    match processor.get() {
+/// Who answers a request: the processor may start later than the rest.
+#[derive(Clone)]
+struct Parts {
+    processor: ProcessorCell,
+    others: Router,
+}
+
+/// Where the processor's own paths are.
+const PROFILES: &str = "/v1/profiles/";
+
+async fn dispatch(State(parts): State<Parts>, request: Request) -> Response {
+    if !request.uri().path().starts_with(PROFILES) {
+        return parts.others.oneshot(request).await.into_response();
+    }
+    match parts.processor.get() {
         Some(processor) => processor.router().oneshot(request).await.into_response(),
         None => {
-            RequestError::new(Code::LogUnavailable, "the processor waits for the broker; ask again later")
+            RequestError::new(Code::LogUnavailable, "The processor waits for the broker; ask again later.")
                 .into_response()
         }
     }

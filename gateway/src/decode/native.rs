@@ -57,7 +57,7 @@ impl ContentType {
             }
         }
         match essence.as_str() {
-            "" | "application/json" | "text/plain" => Ok(Self::Json),
+            "" | "application/json" | "text/plain" | "application/x-www-form-urlencoded" => Ok(Self::Json),
             "application/x-ndjson" | "application/ndjson" => Ok(Self::NdJson),
             _ => Err(unsupported()),
         }
@@ -210,13 +210,14 @@ mod tests {
             "Application/JSON; charset=UTF-8",
             "text/plain;charset=\"utf-8\"",
             "text/plain",
+            // What curl sends with -d unless it is told otherwise: a body that is no JSON is refused by its syntax.
+            "application/x-www-form-urlencoded",
         ] {
             assert_eq!(ContentType::parse(Some(value)).unwrap(), ContentType::Json, "{value}");
         }
         assert_eq!(ContentType::parse(None).unwrap(), ContentType::Json);
         assert_eq!(ContentType::parse(Some("application/x-ndjson")).unwrap(), ContentType::NdJson);
         for value in [
-            "application/x-www-form-urlencoded",
             "text/html",
             "application/json; charset=iso-8859-1",
             "image/gif",
