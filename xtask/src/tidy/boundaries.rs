@@ -130,19 +130,28 @@ pub(super) fn ambient(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// Sleeping tests are slow and still fail at times: they wait for a condition, by `tests/src/faults.rs`.
+/// Tests that sleep are slow and still fail at times: they wait for a condition, in a loop that asserts its deadline just before
+/// it lets a moment pass.
 pub(super) fn sleeps(tree: &Tree) -> Vec<String> {
+    const DEADLINE_WITHIN_LINES: usize = 3;
     let words = [["thread::", "sleep("].concat(), ["time::", "sleep("].concat()];
-    tree.ending(&[".rs"])
+    let mut found = Vec::new();
+    for file in tree
+        .ending(&[".rs"])
         .filter(|file| file.path != "tests/src/faults.rs" && !file.path.starts_with("xtask/"))
-        .flat_map(|file| {
-            let before = if file.is_test() { 0 } else { file.production().count() };
-            let tests = file.text.lines().enumerate().skip(before);
-            tests
-                .filter(|(_, line)| words.iter().any(|word| line.contains(word.as_str())))
-                .map(|(at, _)| file.at(at + 1, "a test does not sleep: wait for a condition with a deadline"))
-        })
-        .collect()
+    {
+        let lines: Vec<&str> = file.text.lines().collect();
+        for (at, line) in lines.iter().enumerate().skip(file.production().count()) {
+            let before = lines.get(at.saturating_sub(DEADLINE_WITHIN_LINES)..at).unwrap_or_default();
+            let bounded = before.iter().any(|line| line.contains("assert!("));
+            if !bounded && words.iter().any(|word| line.contains(word.as_str())) {
+                found.push(
+                    file.at(at + 1, "a test does not sleep: wait for a condition, asserting a deadline"),
+                );
+            }
+        }
+    }
+    found
 }
 
 fn outside(tree: &Tree, words: &'static [&'static str], within: &[&str], why: &str) -> Vec<String> {

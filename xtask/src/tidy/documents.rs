@@ -38,7 +38,11 @@ pub(super) fn architecture(tree: &Tree) -> Vec<String> {
     for file in tree.ending(&["Cargo.toml"]).filter(|file| file.text.contains("[package]")) {
         folders.extend(file.path.strip_suffix("/Cargo.toml"));
     }
-    folders.extend(tree.ending(&["/mod.rs"]).filter_map(|file| file.path.strip_suffix("/mod.rs")));
+    folders.extend(
+        tree.ending(&["/mod.rs"])
+            .filter(|file| !file.is_test())
+            .filter_map(|file| file.path.strip_suffix("/mod.rs")),
+    );
     folders.sort_unstable();
     folders.dedup();
     let unnamed = folders.into_iter().filter(|folder| !map.contains(folder));

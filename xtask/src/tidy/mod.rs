@@ -95,10 +95,21 @@ impl File {
 
     /// The lines before the tests at the file's end, numbered from 1.
     pub(crate) fn production(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = self.is_test();
-        self.text.lines().enumerate().map(|(at, line)| (at + 1, line)).take_while(move |(_, line)| {
-            !tests && !line.starts_with("#[cfg(test)]") && !line.starts_with("#[cfg(all(test")
-        })
+        let lines = if self.is_test() { 0 } else { self.tests_begin() };
+        self.text.lines().enumerate().map(|(at, line)| (at + 1, line)).take(lines)
+    }
+
+    /// How many lines stand before the module of tests. Declaring one that is a file of its own, `mod tests;`, does not count.
+    fn tests_begin(&self) -> usize {
+        let mut lines = self.text.lines().enumerate().peekable();
+        while let Some((at, line)) = lines.next() {
+            if line.starts_with("#[cfg(test)]")
+                && lines.peek().is_none_or(|(_, next)| !(next.contains("mod ") && next.ends_with(';')))
+            {
+                return at;
+            }
+        }
+        usize::MAX
     }
 
     /// The production lines that are code, without what stands after `//`.
@@ -191,6 +202,12 @@ mod tests {
         let tree = Tree::of(&[("a/src/b.rs", "//! B.\nlet a = 1; // one\n\n#[cfg(test)]\nmod tests {}\n")]);
         let file = tree.files().next().unwrap();
         assert_eq!(file.code().collect::<Vec<_>>(), [(2, "let a = 1; ")]);
+    }
+
+    #[test]
+    fn a_declaration_of_tests_elsewhere_ends_nothing() {
+        let tree = Tree::of(&[("a/src/b.rs", "#[cfg(test)]\nmod tests;\nlet a = 1;\n")]);
+        assert_eq!(tree.files().next().unwrap().code().count(), 3);
     }
 
     #[test]
