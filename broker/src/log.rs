@@ -158,10 +158,19 @@ pub struct Health {
 pub trait Log: Send + Sync + 'static {
     /// Appends a batch in order, all or nothing on this machine, and answers when `want` is reached, or with the highest level
     /// that was reached by the log's own deadline. One answer a record, in order.
-    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Vec<Appended>, AppendError>>;
+    fn append(
+        &self,
+        batch: Vec<NewRecord>,
+        want: AckLevel,
+    ) -> LogFuture<'_, Result<Vec<Appended>, AppendError>>;
 
     /// Reads from an offset on. Waits up to `limit.max_wait` at the end, then returns an empty list.
-    fn read(&self, at: TopicPartition, from: Offset, limit: ReadLimit) -> LogFuture<'_, Result<Vec<Record>, ReadError>>;
+    fn read(
+        &self,
+        at: TopicPartition,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> LogFuture<'_, Result<Vec<Record>, ReadError>>;
 
     /// The oldest offset that can be read.
     fn start_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>>;

@@ -117,8 +117,8 @@ impl Entry {
 
     /// Whether every length fits its field.
     pub(crate) fn fits(&self) -> bool {
-        self.headers.len() <= usize::from(u16::MAX)
-            && self.headers.iter().all(|(name, _)| name.len() <= usize::from(u16::MAX))
+        u16::try_from(self.headers.len()).is_ok()
+            && self.headers.iter().all(|(name, _)| u16::try_from(name.len()).is_ok())
             && self.frame_bytes() - FRAME_HEAD_BYTES <= MAX_BODY_BYTES
     }
 
@@ -318,9 +318,14 @@ mod tests {
     fn entries() -> impl Strategy<Value = Entry> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..80).prop_map(Bytes::from);
         let headers = prop::collection::vec(("[a-z_]{0,12}", bytes()), 0..5);
-        (any::<u8>(), any::<u32>(), bytes(), headers, bytes()).prop_map(|(topic, partition, key, headers, value)| {
-            Entry { stream: Stream { topic, partition }, key, headers, value }
-        })
+        (any::<u8>(), any::<u32>(), bytes(), headers, bytes()).prop_map(
+            |(topic, partition, key, headers, value)| Entry {
+                stream: Stream { topic, partition },
+                key,
+                headers,
+                value,
+            },
+        )
     }
 
     proptest! {

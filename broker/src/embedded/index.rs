@@ -64,7 +64,8 @@ impl Index {
         let (base, entries) = self.streams.entry(stream).or_insert_with(|| (spot.offset, Vec::new()));
         let above = spot.offset.checked_sub(*base).and_then(|above| u32::try_from(above).ok());
         let rises = |above: u32| entries.last().is_none_or(|last| last.above < above);
-        if let (Some(above), Ok(position), Ok(bytes)) = (above, u32::try_from(spot.position), u32::try_from(spot.bytes))
+        if let (Some(above), Ok(position), Ok(bytes)) =
+            (above, u32::try_from(spot.position), u32::try_from(spot.bytes))
             && rises(above)
         {
             entries.push(Entry { above, position, bytes });

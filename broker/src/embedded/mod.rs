@@ -31,6 +31,8 @@ use schemas::partition;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
 
+#[cfg(all(test, feature = "kafka"))]
+pub(crate) use self::format::Stamp;
 pub(crate) use self::format::{Entry, Stored, Stream};
 #[cfg(feature = "kafka")]
 pub(crate) use self::format::{SPOOL_TOPIC, Take};
@@ -74,7 +76,7 @@ impl JournalConfig {
             dir: dir.into(),
             partitions: 8,
             segment_bytes: 64 << 20,
-            retention_age: Some(Duration::from_secs(7 * 24 * 3600)),
+            retention_age: Some(Duration::from_hours(7 * 24)),
             retention_bytes: None,
             headroom_bytes: 256 << 20,
             record_max_bytes: 1 << 20,
@@ -160,9 +162,14 @@ impl Journal {
 }
 
 impl Log for Journal {
-    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
+    fn append(
+        &self,
+        batch: Vec<NewRecord>,
+        want: AckLevel,
+    ) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
         Box::pin(async move {
-            let entries = batch.into_iter().map(|record| self.entry(record)).collect::<Result<Vec<_>, _>>()?;
+            let entries =
+                batch.into_iter().map(|record| self.entry(record)).collect::<Result<Vec<_>, _>>()?;
             let count = entries.len();
             let written = self.streams.append(entries).await?;
             if want == AckLevel::Received {
@@ -177,7 +184,12 @@ impl Log for Journal {
         })
     }
 
-    fn read(&self, at: TopicPartition, from: Offset, limit: ReadLimit) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
+    fn read(
+        &self,
+        at: TopicPartition,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
         Box::pin(async move {
             let stored = self.streams.read(self.stream(at)?, from.0, limit).await?;
             Ok(stored.into_iter().map(|stored| stored.into_record(at)).collect())

@@ -63,6 +63,7 @@ impl Queue {
     }
 
     /// Asks for a look at retention.
+    #[cfg(feature = "kafka")]
     pub(crate) fn retain(&self) {
         locked(&self.state).retain = true;
         self.filled.notify_one();
@@ -82,7 +83,8 @@ impl Queue {
     pub(crate) fn take(&self, idle: Duration) -> Work {
         let quiet = |state: &mut State| state.jobs.is_empty() && !state.closed && !state.retain;
         let state = locked(&self.state);
-        let waited = self.filled.wait_timeout_while(state, idle, quiet).unwrap_or_else(PoisonError::into_inner);
+        let waited =
+            self.filled.wait_timeout_while(state, idle, quiet).unwrap_or_else(PoisonError::into_inner);
         let mut state = waited.0;
         if !state.jobs.is_empty() {
             return Work::Write(std::mem::take(&mut state.jobs));

@@ -28,7 +28,8 @@ pub struct Reader {
 impl Reader {
     /// All records of all topics.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        let state = read_small(&RealFiles, &dir.join(STATE_NAME), 4096).ok().and_then(|bytes| State::read(&bytes));
+        let state =
+            read_small(&RealFiles, &dir.join(STATE_NAME), 4096).ok().and_then(|bytes| State::read(&bytes));
         segments(&RealFiles, dir)?;
         let salt = state.map(|state| state.salt);
         Ok(Self { dir: dir.to_owned(), only: None, topic: None, from: 0, salt, current: None, done: None })
@@ -72,7 +73,10 @@ impl Reader {
                     if self.newer(number)?.is_some() {
                         self.leave(number);
                     } else {
-                        scanner_again(self.current.as_mut(), from)?;
+                        if let Some((_, scanner)) = self.current.as_mut() {
+                            scanner.rewind(from);
+                            scanner.grow()?;
+                        }
                         return Ok(None);
                     }
                 }
@@ -137,14 +141,6 @@ impl Reader {
             }
         }
     }
-}
-
-fn scanner_again(current: Option<&mut (u64, Scanner)>, from: u64) -> io::Result<()> {
-    if let Some((_, scanner)) = current {
-        scanner.rewind(from);
-        scanner.grow()?;
-    }
-    Ok(())
 }
 
 impl Iterator for Reader {

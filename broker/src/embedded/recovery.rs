@@ -72,7 +72,8 @@ pub(crate) fn index_name(number: u64) -> String {
 
 /// Numbers and sizes of the segments in a folder, oldest first.
 pub(crate) fn segments(files: &dyn FileLayer, dir: &Path) -> io::Result<Vec<(u64, u64)>> {
-    let parse = |(name, bytes): (String, u64)| Some((name.strip_suffix(SEGMENT_SUFFIX)?.parse().ok()?, bytes));
+    let parse =
+        |(name, bytes): (String, u64)| Some((name.strip_suffix(SEGMENT_SUFFIX)?.parse().ok()?, bytes));
     let mut numbers: Vec<(u64, u64)> = files.list(dir)?.into_iter().filter_map(parse).collect();
     numbers.sort_unstable();
     Ok(numbers)
@@ -81,7 +82,7 @@ pub(crate) fn segments(files: &dyn FileLayer, dir: &Path) -> io::Result<Vec<(u64
 /// Reads the whole segment. Records from `limit` on were never acknowledged and are left out.
 pub(crate) fn scan(file: Arc<dyn StoredFile>, salt: Option<u32>, limit: u64) -> io::Result<Scanned> {
     let (mut scanner, header) = Scanner::open(file, salt)?;
-    let mut scanned = Scanned {
+    let mut content = Scanned {
         first_sequence: header.as_ref().map(|header| header.first_sequence),
         end_sequence: header.as_ref().map_or(0, |header| header.first_sequence),
         bytes: scanner.size(),
@@ -99,24 +100,31 @@ pub(crate) fn scan(file: Arc<dyn StoredFile>, salt: Option<u32>, limit: u64) -> 
                     continue;
                 }
                 if let Some((from, to)) = hole.take() {
-                    let expected = scanned.first_sequence.map_or(sequence, |_| scanned.end_sequence);
-                    scanned.holes.push((from, to, sequence.saturating_sub(expected)));
+                    let expected = content.first_sequence.map_or(sequence, |_| content.end_sequence);
+                    content.holes.push((from, to, sequence.saturating_sub(expected)));
                 }
-                scanned.first_sequence.get_or_insert(sequence);
-                scanned.end_sequence = scanned.end_sequence.max(sequence + 1);
-                scanned.last_appended_at = Some(head.stamp.appended_at);
-                scanned.index.push(head.stream, Spot { offset: head.stamp.offset, position, bytes: head.bytes });
+                content.first_sequence.get_or_insert(sequence);
+                content.end_sequence = content.end_sequence.max(sequence + 1);
+                content.last_appended_at = Some(head.stamp.appended_at);
+                content
+                    .index
+                    .push(head.stream, Spot { offset: head.stamp.offset, position, bytes: head.bytes });
             }
             Found::Damage { from, to } => hole = Some((hole.map_or(from, |(start, _)| start), to)),
-            Found::Tail { from } => scanned.tail = Some(from),
+            Found::Tail { from } => content.tail = Some(from),
         }
     }
-    scanned.index.shrink();
-    Ok(scanned)
+    content.index.shrink();
+    Ok(content)
 }
 
 /// Writes a segment's index file. It is not fsynced: a broken one is made anew.
-pub(crate) fn write_index(files: &dyn FileLayer, dir: &Path, summary: &Summary, index: &Index) -> io::Result<()> {
+pub(crate) fn write_index(
+    files: &dyn FileLayer,
+    dir: &Path,
+    summary: &Summary,
+    index: &Index,
+) -> io::Result<()> {
     files.create(&dir.join(index_name(summary.number)))?.append(&index.write(summary))
 }
 
@@ -130,8 +138,10 @@ pub(crate) fn recover(
     let dir = config.dir.as_path();
     let segments = segments(files, dir)?;
     let stored = read_small(files, &dir.join(STATE_NAME), 4096).ok().and_then(|bytes| State::read(&bytes));
-    let headers: Vec<Option<SegmentHeader>> = segments.iter().map(|(number, _)| header(files, dir, *number)).collect();
-    let salt = stored.map(|state| state.salt).or_else(|| headers.iter().flatten().map(|header| header.salt).next());
+    let headers: Vec<Option<SegmentHeader>> =
+        segments.iter().map(|(number, _)| header(files, dir, *number)).collect();
+    let salt =
+        stored.map(|state| state.salt).or_else(|| headers.iter().flatten().map(|header| header.salt).next());
     let state = State { salt: salt.unwrap_or(fresh.salt), ..stored.unwrap_or(fresh) };
     let recovered = Recovered {
         state,
@@ -147,7 +157,13 @@ pub(crate) fn recover(
     for (place, ((number, bytes), header)) in segments.iter().zip(&headers).enumerate() {
         let verify = newer_bytes <= config.verify_bytes;
         newer_bytes = newer_bytes.saturating_sub(*bytes);
-        let limit = headers.get(place + 1..).unwrap_or_default().iter().flatten().map(|next| next.synced_before).next();
+        let limit = headers
+            .get(place + 1..)
+            .unwrap_or_default()
+            .iter()
+            .flatten()
+            .map(|next| next.synced_before)
+            .next();
         let last = place + 1 == segments.len();
         walk.segment(*number, *bytes, header.as_ref(), limit.unwrap_or(u64::MAX), verify, last);
     }
@@ -208,21 +224,21 @@ impl Walk<'_> {
             self.damage(DamageKind::Corrupted, number, (*from, *to), Some(*records));
         }
         self.expected = Some(scanned.end_sequence);
-        self.leave(number, scanned, spans, last, header);
+        self.leave(number, &scanned, spans, last, header);
     }
 
     /// Takes a scanned segment's records over, and cuts or names what stands behind them.
     fn leave(
         &mut self,
         number: u64,
-        scanned: Scanned,
+        scanned: &Scanned,
         spans: BTreeMap<Stream, Span>,
         last: bool,
         header: Option<&SegmentHeader>,
     ) {
         let mut bytes = scanned.bytes;
         if last {
-            self.tail(number, &scanned, header);
+            self.tail(number, scanned, header);
             if let Some(tail) = scanned.tail
                 && self.files.truncate(&self.dir.join(segment_name(number)), tail).is_ok()
             {
@@ -289,7 +305,12 @@ impl Walk<'_> {
         }
     }
 
-    fn blame_previous(&mut self, number: u64, lost: u64, offsets: Vec<(schemas::topic::TopicPartition, Offset, Offset)>) {
+    fn blame_previous(
+        &mut self,
+        number: u64,
+        lost: u64,
+        offsets: Vec<(schemas::topic::TopicPartition, Offset, Offset)>,
+    ) {
         let previous = self.previous.unwrap_or(number);
         let open = |damage: &&mut Damage| damage.segment == previous && damage.records.is_none();
         if let Some(damage) = self.recovered.damages.iter_mut().rev().find(open) {
@@ -322,7 +343,14 @@ impl Walk<'_> {
 
     fn damage(&mut self, kind: DamageKind, segment: u64, bytes: (u64, u64), records: Option<u64>) {
         let (from_byte, to_byte) = bytes;
-        self.recovered.damages.push(Damage { kind, segment, from_byte, to_byte, records, offsets: Vec::new() });
+        self.recovered.damages.push(Damage {
+            kind,
+            segment,
+            from_byte,
+            to_byte,
+            records,
+            offsets: Vec::new(),
+        });
     }
 
     fn end(&mut self, newest: u64, segment_bytes: u64) {

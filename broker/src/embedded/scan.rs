@@ -58,7 +58,9 @@ impl Window {
         let held_end = self.start + self.held.len() as u64;
         let want_end = (at + want as u64).min(self.size);
         if at < self.start || want_end > held_end {
-            let fill = usize::try_from(self.size.saturating_sub(at)).unwrap_or(usize::MAX).min(want.max(WINDOW_BYTES));
+            let fill = usize::try_from(self.size.saturating_sub(at))
+                .unwrap_or(usize::MAX)
+                .min(want.max(WINDOW_BYTES));
             self.held.resize(fill, 0);
             self.held.shrink_to(WINDOW_BYTES);
             let read = self.file.read_at(&mut self.held, at)?;
@@ -73,7 +75,10 @@ impl Window {
 
 impl Scanner {
     /// Reads the header. Without a readable one the search for records begins at byte 0, with `salt` if it is known.
-    pub(crate) fn open(file: Arc<dyn StoredFile>, salt: Option<u32>) -> io::Result<(Self, Option<SegmentHeader>)> {
+    pub(crate) fn open(
+        file: Arc<dyn StoredFile>,
+        salt: Option<u32>,
+    ) -> io::Result<(Self, Option<SegmentHeader>)> {
         let size = file.size()?;
         let mut window = Window { file, start: 0, held: Vec::new(), size };
         let mut header = SegmentHeader::read(window.get(0, WINDOW_BYTES)?);
@@ -130,7 +135,9 @@ impl Scanner {
     }
 
     fn check(&mut self, at: u64) -> io::Result<Option<Head>> {
-        let Some(bytes) = Head::claimed_bytes(self.window.get(at, FRAME_HEAD_BYTES)?) else { return Ok(None) };
+        let Some(bytes) = Head::claimed_bytes(self.window.get(at, FRAME_HEAD_BYTES)?) else {
+            return Ok(None);
+        };
         if at + bytes as u64 > self.window.size {
             return Ok(None);
         }

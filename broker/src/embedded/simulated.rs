@@ -124,12 +124,6 @@ impl Disk {
         change(&mut state.inodes[inode].content);
         state.inodes[inode].durable = state.inodes[inode].content.clone();
     }
-
-    pub(crate) fn delete(&self, path: &Path) {
-        let mut state = locked(&self.state);
-        state.names.remove(path);
-        state.durable_names.remove(path);
-    }
 }
 
 impl State {

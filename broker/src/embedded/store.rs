@@ -68,12 +68,14 @@ impl Store {
 
     /// Writes and fsyncs a group of batches. All are answered alike.
     pub(crate) fn commit(&mut self, group: &[&[Entry]]) -> Result<Vec<Places>, AppendError> {
-        let bytes: u64 = group.iter().flat_map(|batch| batch.iter()).map(|entry| entry.frame_bytes() as u64).sum();
+        let bytes: u64 =
+            group.iter().flat_map(|batch| batch.iter()).map(|entry| entry.frame_bytes() as u64).sum();
         if bytes == 0 {
             return Ok(group.iter().map(|_| Places::new()).collect());
         }
         self.admit(bytes)?;
         self.roll(group, bytes).map_err(|error| self.refuse(&error))?;
+        #[expect(clippy::disallowed_methods, reason = "the disk itself is measured")]
         let started = Instant::now();
         let (places, spots) = self.encode(group);
         let Some(open) = self.open.as_mut() else { return Err(AppendError::Closed) };
@@ -139,10 +141,14 @@ impl Store {
         let total: u64 = view.sealed.iter().map(|segment| segment.summary.bytes).sum();
         let total = total + view.active.as_ref().map_or(0, |active| active.bytes);
         let age = self.shared.clock.now().0.saturating_sub(oldest.summary.last_appended_at.0);
-        let old = config.retention_age.is_some_and(|most| u128::try_from(age).is_ok_and(|age| age >= most.as_millis()));
+        let old = config
+            .retention_age
+            .is_some_and(|most| u128::try_from(age).is_ok_and(|age| age >= most.as_millis()));
         let large = config.retention_bytes.is_some_and(|most| total > most);
         let holds = locked(&self.shared.holds);
-        let held = holds.iter().any(|((_, stream), from)| oldest.spans.get(stream).is_some_and(|span| span.end > *from));
+        let held = holds
+            .iter()
+            .any(|((_, stream), from)| oldest.spans.get(stream).is_some_and(|span| span.end > *from));
         ((old || large) && !held).then_some(oldest.summary.number)
     }
 
@@ -174,7 +180,8 @@ impl Store {
     fn roll(&mut self, group: &[&[Entry]], bytes: u64) -> io::Result<()> {
         if let Some(open) = &self.open {
             let config = &self.shared.config;
-            let full = open.last_appended_at != Timestamp(i64::MIN) && open.bytes + bytes > config.segment_bytes;
+            let full =
+                open.last_appended_at != Timestamp(i64::MIN) && open.bytes + bytes > config.segment_bytes;
             if full || !self.indexable(group) {
                 self.seal();
                 self.retain();
@@ -190,7 +197,8 @@ impl Store {
         let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
         let Some(active) = &view.active else { return true };
         group.iter().flat_map(|batch| batch.iter()).all(|entry| {
-            let next = self.next.get(&entry.stream).max(view.ends.get(&entry.stream)).copied().unwrap_or_default();
+            let next =
+                self.next.get(&entry.stream).max(view.ends.get(&entry.stream)).copied().unwrap_or_default();
             active.index.takes(entry.stream, next + group.len() as u64)
         })
     }

@@ -4,6 +4,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+#[cfg(feature = "kafka")]
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,10 +79,12 @@ impl Streams {
         self.shared.state.partitions
     }
 
+    #[cfg(feature = "kafka")]
     pub(crate) fn dir(&self) -> &Path {
         &self.shared.config.dir
     }
 
+    #[cfg(feature = "kafka")]
     pub(crate) fn files(&self) -> &dyn FileLayer {
         &*self.shared.files
     }
@@ -104,7 +107,8 @@ impl Streams {
         let bytes = u32::try_from(bytes.min(config.queue_bytes)).unwrap_or(u32::MAX);
         let records = u32::try_from(entries.len().min(config.queue_records)).unwrap_or(u32::MAX);
         let closed = |_| AppendError::Closed;
-        let room_records = Arc::clone(&self.room_records).acquire_many_owned(records).await.map_err(closed)?;
+        let room_records =
+            Arc::clone(&self.room_records).acquire_many_owned(records).await.map_err(closed)?;
         let room_bytes = Arc::clone(&self.room_bytes).acquire_many_owned(bytes).await.map_err(closed)?;
         let (answer, written) = oneshot::channel();
         let job = Job { entries, answer, _room: [room_records, room_bytes] };
@@ -113,7 +117,12 @@ impl Streams {
     }
 
     /// Reads a stream from an offset on; waits at its end.
-    pub(crate) async fn read(&self, stream: Stream, from: u64, limit: ReadLimit) -> Result<Vec<Stored>, ReadError> {
+    pub(crate) async fn read(
+        &self,
+        stream: Stream,
+        from: u64,
+        limit: ReadLimit,
+    ) -> Result<Vec<Stored>, ReadError> {
         let deadline = Instant::now() + limit.max_wait;
         let bell = self.shared.bell(stream);
         loop {
@@ -150,6 +159,7 @@ impl Streams {
         self.shared.hold(consumer, stream, from);
     }
 
+    #[cfg(feature = "kafka")]
     /// Asks the writer to delete what is free to go.
     pub(crate) fn retain(&self) {
         self.queue.retain();
@@ -199,8 +209,10 @@ impl Drop for Streams {
 }
 
 /// Makes the folder, takes its lock and puts the numbers into their ranges.
-#[expect(clippy::type_complexity, reason = "a lock is nothing but something to drop")]
-fn prepare(mut config: JournalConfig, files: &dyn FileLayer) -> io::Result<(JournalConfig, Option<Box<dyn Send>>)> {
+fn prepare(
+    mut config: JournalConfig,
+    files: &dyn FileLayer,
+) -> io::Result<(JournalConfig, Option<Box<dyn Send>>)> {
     files.create_dir_all(&config.dir)?;
     config.segment_bytes = config.segment_bytes.clamp(LEAST_SEGMENT_BYTES, MOST_BYTES);
     let most = usize::try_from(MOST_BYTES).unwrap_or(usize::MAX);

@@ -28,7 +28,8 @@ async fn fill(log: &Journal, from: u64, to: u64) {
 }
 
 fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.to_str().unwrap().ends_with(suffix));
     files.sort();
     files
@@ -53,7 +54,10 @@ async fn everything(log: &Journal) -> Vec<u64> {
 #[tokio::test]
 async fn keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(JournalConfig { headroom_bytes: 0, ..JournalConfig::new(dir.path()) }, Arc::new(SystemClock));
+    let journal = Journal::open(
+        JournalConfig { headroom_bytes: 0, ..JournalConfig::new(dir.path()) },
+        Arc::new(SystemClock),
+    );
     let journal = journal.unwrap();
     let traits = Traits { highest: AckLevel::Disk, tells_place: true, refuses_too_large: true };
     contract::check_all(&journal, traits).await;
@@ -90,7 +94,9 @@ async fn one_fsync_serves_all_who_wait() {
     let tasks: Vec<_> = (0..200)
         .map(|n| {
             let journal = Arc::clone(&journal);
-            tokio::spawn(async move { journal.append(vec![record(n % 8, "k", "v")], AckLevel::Disk).await.unwrap() })
+            tokio::spawn(async move {
+                journal.append(vec![record(n % 8, "k", "v")], AckLevel::Disk).await.unwrap()
+            })
         })
         .collect();
     for task in tasks {
@@ -122,7 +128,11 @@ async fn a_torn_tail_of_any_kind_costs_only_the_torn_record() {
         journal.hold("processor", at(0), Offset(5));
         fill(&journal, 20, 22).await;
         let after = read_exactly(&journal, at(0), Offset(5), 2).await;
-        assert_eq!(after.iter().map(number).collect::<Vec<_>>(), [20, 21], "a consumer's position is not used again");
+        assert_eq!(
+            after.iter().map(number).collect::<Vec<_>>(),
+            [20, 21],
+            "a consumer's position is not used again"
+        );
         assert_eq!(after[0].offset, Offset(5));
     }
 }
@@ -226,7 +236,7 @@ async fn retention_deletes_whole_segments_by_size_and_age_but_nothing_held() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock::new(Timestamp(0)));
     let config = JournalConfig {
-        retention_age: Some(Duration::from_secs(60)),
+        retention_age: Some(Duration::from_mins(1)),
         retention_bytes: Some(20_000),
         ..small(dir.path())
     };

@@ -117,7 +117,11 @@ impl Shared {
         clock: Arc<dyn Clock>,
         recovered: &mut recovery::Recovered,
     ) -> Self {
-        let view = View { sealed: std::mem::take(&mut recovered.sealed), active: None, ends: recovered.next.clone() };
+        let view = View {
+            sealed: std::mem::take(&mut recovered.sealed),
+            active: None,
+            ends: recovered.next.clone(),
+        };
         let shared = Self {
             config,
             state: recovered.state,
@@ -224,7 +228,13 @@ impl Shared {
     }
 
     /// Reads records of a stream from the first at or behind `from` on. Empty when there is none.
-    pub(crate) fn fetch(&self, stream: Stream, from: u64, take: usize, max_bytes: usize) -> Result<Vec<Stored>, ReadError> {
+    pub(crate) fn fetch(
+        &self,
+        stream: Stream,
+        from: u64,
+        take: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Stored>, ReadError> {
         let mut at = from;
         while let Some(source) = self.locate(stream, at, take, max_bytes) {
             let (file, spots, segment, behind) = match source {
@@ -287,14 +297,15 @@ impl Shared {
         }
         let file = self.files.open(&self.segment_path(number))?;
         let stored = read_small(&*self.files, &self.index_path(number), MAX_INDEX_BYTES).ok();
-        let index = stored.and_then(|bytes| Index::read(&bytes)).filter(|(summary, _)| *summary == segment.summary);
-        let index = match index {
-            Some((_, index)) => index,
-            None => {
-                let scanned = recovery::scan(Arc::clone(&file), Some(self.state.salt), segment.summary.end_sequence)?;
-                let _ = recovery::write_index(&*self.files, &self.config.dir, &segment.summary, &scanned.index);
-                scanned.index
-            }
+        let index =
+            stored.and_then(|bytes| Index::read(&bytes)).filter(|(summary, _)| *summary == segment.summary);
+        let index = if let Some((_, index)) = index {
+            index
+        } else {
+            let scanned =
+                recovery::scan(Arc::clone(&file), Some(self.state.salt), segment.summary.end_sequence)?;
+            let _ = recovery::write_index(&*self.files, &self.config.dir, &segment.summary, &scanned.index);
+            scanned.index
         };
         self.remember(number, Arc::clone(&file), index);
         locked(&self.opened)
@@ -305,7 +316,13 @@ impl Shared {
     }
 
     /// Reads frames; neighbours in one go. Frames that are no longer what was written are counted and left out.
-    fn load(&self, file: &dyn StoredFile, segment: u64, stream: Stream, spots: &[Spot]) -> Result<Vec<Stored>, ReadError> {
+    fn load(
+        &self,
+        file: &dyn StoredFile,
+        segment: u64,
+        stream: Stream,
+        spots: &[Spot],
+    ) -> Result<Vec<Stored>, ReadError> {
         let mut records = Vec::with_capacity(spots.len());
         for run in spots.chunk_by(|a, b| a.position + a.bytes as u64 == b.position) {
             let mut rest = run;
@@ -327,7 +344,9 @@ impl Shared {
                 for spot in now {
                     let frame = block.split_to(spot.bytes);
                     match Stored::read(&frame, self.state.salt) {
-                        Some(stored) if stored.stamp.offset == spot.offset && stored.stream == stream => records.push(stored),
+                        Some(stored) if stored.stamp.offset == spot.offset && stored.stream == stream => {
+                            records.push(stored);
+                        }
                         _ => self.note_unreadable(segment, stream, *spot),
                     }
                 }

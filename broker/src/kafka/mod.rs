@@ -8,6 +8,9 @@ mod producer;
 mod reader;
 mod topics;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,7 +104,7 @@ impl KafkaLog {
         // Whether the settings can be had is found out now and not with the first record.
         drop(Producer::new(&config, &link, None, Arc::new(|_| ())).map_err(refused)?);
         let counters = Arc::<Counters>::default();
-        let lanes = Lanes::new(&config, Arc::clone(&link), clock, Arc::clone(&counters));
+        let lanes = Lanes::new(&config, &link, clock, Arc::clone(&counters));
         Ok(Self {
             room: Arc::new(Semaphore::new(config.queue_bytes as usize)),
             config,
@@ -175,14 +178,13 @@ impl KafkaLog {
             return Ok(vec![Appended { level: AckLevel::Received, at: None }; count]);
         }
         let answer = timeout_at(deadline, gather).await.map_err(|_| late())?;
-        match &answer {
-            Ok(_) => self.counters.published_records.add(count as u64),
-            Err(_) => {
-                self.counters.produce_errors.add(1);
-                // The client stops at a gap; the next append begins with a new one.
-                let broken = self.producer.lock().await.take();
-                let _ = blocking(move || drop(broken)).await;
-            }
+        if answer.is_ok() {
+            self.counters.published_records.add(count as u64);
+        } else {
+            self.counters.produce_errors.add(1);
+            // The client stops at a gap; the next append begins with a new one.
+            let broken = self.producer.lock().await.take();
+            let _ = blocking(move || drop(broken)).await;
         }
         answer
     }
@@ -235,7 +237,11 @@ impl Drop for KafkaLog {
 }
 
 impl Log for KafkaLog {
-    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
+    fn append(
+        &self,
+        batch: Vec<NewRecord>,
+        want: AckLevel,
+    ) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
         Box::pin(async move {
             if self.closed.load(std::sync::atomic::Ordering::Acquire) {
                 return Err(AppendError::Closed);
@@ -247,7 +253,12 @@ impl Log for KafkaLog {
         })
     }
 
-    fn read(&self, at: TopicPartition, from: Offset, limit: ReadLimit) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
+    fn read(
+        &self,
+        at: TopicPartition,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
         Box::pin(self.lanes.read(at, from, limit))
     }
 
@@ -262,7 +273,8 @@ impl Log for KafkaLog {
     fn partitions(&self, topic: Topic) -> LogFuture<'_, Result<u32, ReadError>> {
         Box::pin(async move {
             let topics = self.known_topics(Instant::now() + self.config.ack_deadline).await;
-            let topics = topics.ok_or_else(|| ReadError::Unavailable("the broker does not answer".to_owned()))?;
+            let topics =
+                topics.ok_or_else(|| ReadError::Unavailable("the broker does not answer".to_owned()))?;
             topics.known(topic).ok_or_else(|| ReadError::Unavailable(format!("there is no topic {topic}")))
         })
     }
@@ -300,5 +312,8 @@ impl Log for KafkaLog {
 
 /// A place that Kafka names.
 pub(crate) fn place(partition: i32, offset: i64) -> (PartitionId, Offset) {
-    (PartitionId(u32::try_from(partition).unwrap_or_default()), Offset(u64::try_from(offset).unwrap_or_default()))
+    (
+        PartitionId(u32::try_from(partition).unwrap_or_default()),
+        Offset(u64::try_from(offset).unwrap_or_default()),
+    )
 }

@@ -97,7 +97,8 @@ pub(crate) struct Producer {
 
 /// Bytes of a batch that holds this record alone, uncompressed, at most.
 pub(crate) fn record_bytes(key: &[u8], headers: &[Header], value: &[u8]) -> usize {
-    let headers: usize = headers.iter().map(|(name, value)| HEADER_HEAD_BYTES + name.len() + value.len()).sum();
+    let headers: usize =
+        headers.iter().map(|(name, value)| HEADER_HEAD_BYTES + name.len() + value.len()).sum();
     BATCH_HEAD_BYTES + RECORD_HEAD_BYTES + key.len() + headers + value.len()
 }
 
@@ -109,7 +110,8 @@ impl Producer {
         on_delivery: OnDelivery,
     ) -> KafkaResult<Self> {
         let broken = Arc::new(AtomicBool::new(false));
-        let batch = topics.map_or(MAX_BATCH_BYTES, |topics| topics.least_max_bytes().clamp(1, MAX_BATCH_BYTES));
+        let batch =
+            topics.map_or(MAX_BATCH_BYTES, |topics| topics.least_max_bytes().clamp(1, MAX_BATCH_BYTES));
         let client = configure(
             config,
             &[

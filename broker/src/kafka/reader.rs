@@ -35,7 +35,7 @@ const SERVE: Duration = Duration::from_millis(200);
 
 /// All lanes.
 pub(crate) struct Lanes {
-    lanes: [Arc<Lane>; LANES],
+    all: [Arc<Lane>; LANES],
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     uses: AtomicU64,
@@ -68,26 +68,36 @@ struct Followed {
 }
 
 impl Lanes {
-    pub(crate) fn new(config: &KafkaConfig, link: Arc<Link>, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        config: &KafkaConfig,
+        link: &Arc<Link>,
+        clock: Arc<dyn Clock>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let lane = |_| {
             Arc::new(Lane {
                 config: config.clone(),
-                link: Arc::clone(&link),
+                link: Arc::clone(link),
                 consumer: Mutex::default(),
                 cursors: Mutex::default(),
                 stop: Arc::default(),
             })
         };
-        Self { lanes: std::array::from_fn(lane), clock, counters, uses: AtomicU64::new(1) }
+        Self { all: std::array::from_fn(lane), clock, counters, uses: AtomicU64::new(1) }
     }
 
     /// Oldest and next offset, as the broker tells.
     pub(crate) async fn watermarks(&self, at: TopicPartition) -> Result<(Offset, Offset), ReadError> {
-        let [lane, ..] = &self.lanes;
+        let [lane, ..] = &self.all;
         lane.watermarks(at).await
     }
 
-    pub(crate) async fn read(&self, at: TopicPartition, from: Offset, limit: ReadLimit) -> Result<Vec<Record>, ReadError> {
+    pub(crate) async fn read(
+        &self,
+        at: TopicPartition,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> Result<Vec<Record>, ReadError> {
         let deadline = Instant::now() + limit.max_wait;
         let (lane, cursor) = self.choose(at, from);
         let mut cursor = cursor.lock().await;
@@ -116,7 +126,7 @@ impl Lanes {
     /// The lane that stands at this offset, else the one whose place was not used for longest.
     fn choose(&self, at: TopicPartition, from: Offset) -> (Arc<Lane>, Arc<tokio::sync::Mutex<Cursor>>) {
         let mut best = None;
-        for lane in &self.lanes {
+        for lane in &self.all {
             let cursor = lane.cursor(at);
             // A place that is being read is in use now.
             let used = match cursor.try_lock() {
@@ -129,7 +139,7 @@ impl Lanes {
                 best = Some((used, Arc::clone(lane), cursor));
             }
         }
-        let [first, ..] = &self.lanes;
+        let [first, ..] = &self.all;
         best.map_or_else(|| (Arc::clone(first), first.cursor(at)), |(_, lane, cursor)| (lane, cursor))
     }
 
@@ -165,7 +175,7 @@ impl Lanes {
     }
 
     pub(crate) fn close(&self) {
-        for lane in &self.lanes {
+        for lane in &self.all {
             lane.close();
         }
     }

@@ -57,11 +57,6 @@ impl Topics {
     pub(crate) fn least_max_bytes(&self) -> usize {
         self.0.values().map(|known| known.max_bytes).min().unwrap_or(DEFAULT_MAX_BYTES)
     }
-
-    #[cfg(test)]
-    pub(crate) fn of(partitions: u32, max_bytes: usize) -> Self {
-        Self(Topic::ALL.iter().map(|topic| (*topic, Known { partitions, max_bytes })).collect())
-    }
 }
 
 /// Starts the watcher.
@@ -96,7 +91,8 @@ async fn look(
     settings: bool,
 ) -> bool {
     let Some(mut counts) = partitions(admin).await else { return false };
-    let missing: Vec<Topic> = Topic::ALL.iter().copied().filter(|topic| !counts.contains_key(topic)).collect();
+    let missing: Vec<Topic> =
+        Topic::ALL.iter().copied().filter(|topic| !counts.contains_key(topic)).collect();
     if config.create_topics && !missing.is_empty() {
         if !create(admin, config, &missing).await {
             return true;
@@ -139,13 +135,16 @@ async fn partitions(admin: &Arc<AdminClient<Context>>) -> Option<HashMap<Topic, 
 
 async fn create(admin: &AdminClient<Context>, config: &KafkaConfig, missing: &[Topic]) -> bool {
     let partitions = i32::try_from(config.partitions).unwrap_or(i32::MAX);
-    let make = |topic: &Topic| NewTopic::new(topic.name(), partitions, TopicReplication::Fixed(config.replication));
+    let make =
+        |topic: &Topic| NewTopic::new(topic.name(), partitions, TopicReplication::Fixed(config.replication));
     let topics: Vec<NewTopic<'_>> = missing.iter().map(make).collect();
     let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
     match admin.create_topics(&topics, &options).await {
         Ok(results) => {
             let refused = results.iter().filter_map(|result| result.as_ref().err());
-            let refused: Vec<_> = refused.filter(|(_, code)| *code != rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists).collect();
+            let refused: Vec<_> = refused
+                .filter(|(_, code)| *code != rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)
+                .collect();
             for (topic, code) in &refused {
                 tracing::warn!(topic, %code, "the broker refuses to make a topic");
             }
@@ -159,7 +158,8 @@ async fn create(admin: &AdminClient<Context>, config: &KafkaConfig, missing: &[T
 }
 
 async fn max_bytes(admin: &AdminClient<Context>, counts: &HashMap<Topic, u32>) -> HashMap<Topic, usize> {
-    let resources: Vec<ResourceSpecifier<'_>> = counts.keys().map(|topic| ResourceSpecifier::Topic(topic.name())).collect();
+    let resources: Vec<ResourceSpecifier<'_>> =
+        counts.keys().map(|topic| ResourceSpecifier::Topic(topic.name())).collect();
     let options = AdminOptions::new().request_timeout(Some(ASK));
     let Ok(described) = admin.describe_configs(&resources, &options).await else { return HashMap::new() };
     let limit = |resource: &rdkafka::admin::ConfigResource| {

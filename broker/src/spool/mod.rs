@@ -9,6 +9,9 @@ mod progress;
 mod publisher;
 mod unpublishable;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +29,9 @@ pub use self::unpublishable::{OnUnpublishable, Unpublishable, quarantine};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::embedded::file::{FileLayer, RealFiles};
-use crate::embedded::{Damage, Entry, JournalConfig, OpenError, SPOOL_TOPIC, Stored, Stream, Streams, Take, locked};
+use crate::embedded::{
+    Damage, Entry, JournalConfig, OpenError, SPOOL_TOPIC, Stored, Stream, Streams, Take, locked,
+};
 use crate::kafka::KafkaLog;
 use crate::log::{AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record};
 
@@ -104,8 +109,12 @@ impl Spool {
         kafka: KafkaLog,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        let journal =
-            JournalConfig { partitions: 1, retention_age: Some(Duration::ZERO), retention_bytes: None, ..journal };
+        let journal = JournalConfig {
+            partitions: 1,
+            retention_age: Some(Duration::ZERO),
+            retention_bytes: None,
+            ..journal
+        };
         let files: Arc<dyn FileLayer> = Arc::new(RealFiles);
         let stored = Position::load(&*files, &journal.dir);
         let streams = Streams::open(journal, Arc::clone(&clock), files)?;
@@ -226,7 +235,11 @@ impl Drop for Wait<'_> {
 }
 
 impl Log for Spool {
-    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
+    fn append(
+        &self,
+        batch: Vec<NewRecord>,
+        want: AckLevel,
+    ) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
         Box::pin(async move {
             if self.closing.load(Ordering::Acquire) {
                 return Err(AppendError::Closed);
@@ -235,7 +248,12 @@ impl Log for Spool {
         })
     }
 
-    fn read(&self, at: TopicPartition, from: Offset, limit: ReadLimit) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
+    fn read(
+        &self,
+        at: TopicPartition,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
         self.inner.kafka.read(at, from, limit)
     }
 

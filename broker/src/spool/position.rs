@@ -33,7 +33,8 @@ impl Position {
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&self.low.to_le_bytes());
-        let mut places: Vec<(Stream, u64)> = self.ahead.iter().map(|(at, end)| (Stream::of(*at), *end)).collect();
+        let mut places: Vec<(Stream, u64)> =
+            self.ahead.iter().map(|(at, end)| (Stream::of(*at), *end)).collect();
         places.sort_unstable();
         let count = |(topic, count): &(Topic, u32)| {
             (Stream::of(TopicPartition { topic: *topic, partition: PartitionId(0) }), u64::from(*count))
@@ -78,7 +79,8 @@ impl Position {
 
     /// `ahead` as a map, if it was written under these partition counts.
     pub(crate) fn ahead_under(&self, counts: &[(Topic, u32)]) -> Option<HashMap<TopicPartition, u64>> {
-        let same = |(topic, count): &(Topic, u32)| counts.iter().all(|(other, now)| other != topic || now == count);
+        let same =
+            |(topic, count): &(Topic, u32)| counts.iter().all(|(other, now)| other != topic || now == count);
         self.counts.iter().all(same).then(|| self.ahead.iter().copied().collect())
     }
 }

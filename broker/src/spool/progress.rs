@@ -102,7 +102,8 @@ impl Progress {
             if failure == Failure::TooLarge && alone {
                 self.refused_alone.insert(offset);
             }
-            let last = self.flights.iter().rev().find(|(_, flight)| flight.at == at).map(|(offset, _)| *offset);
+            let last =
+                self.flights.iter().rev().find(|(_, flight)| flight.at == at).map(|(offset, _)| *offset);
             let until = last.unwrap_or(offset) + 1;
             let before = self.careful.entry(at).or_default();
             *before = (*before).max(until);

@@ -115,17 +115,20 @@ async fn session(inner: &Arc<Inner>, topics: Arc<Topics>) -> End {
         }
         told.moved.notify_one();
     };
-    let producer = match Producer::new(inner.kafka.config(), inner.kafka.link(), Some(&topics), Arc::new(on_delivery)) {
-        Ok(producer) => producer,
-        Err(error) => {
-            tracing::error!(%error, "no client for the broker can be made");
-            return End::Broken;
-        }
-    };
+    let producer =
+        match Producer::new(inner.kafka.config(), inner.kafka.link(), Some(&topics), Arc::new(on_delivery)) {
+            Ok(producer) => producer,
+            Err(error) => {
+                tracing::error!(%error, "no client for the broker can be made");
+                return End::Broken;
+            }
+        };
     let session = Session { inner, topics, producer };
     let end = session.run().await;
     if end == End::Broken {
-        tracing::warn!("delivery to the broker failed; going on from the acknowledged positions with a new client");
+        tracing::warn!(
+            "delivery to the broker failed; going on from the acknowledged positions with a new client"
+        );
     }
     // Gives up what is under way, which is answered with errors that no longer count.
     let producer = session.producer;
@@ -222,7 +225,11 @@ impl Session<'_> {
         let config = &self.inner.config;
         match progress.step(offset, at) {
             Step::Send if too_large && progress.is_idle(at) => Step::Refused,
-            Step::Send if too_large || records >= config.in_flight_records || bytes >= config.in_flight_bytes => Step::Wait,
+            Step::Send
+                if too_large || records >= config.in_flight_records || bytes >= config.in_flight_bytes =>
+            {
+                Step::Wait
+            }
             step => step,
         }
     }
@@ -247,8 +254,17 @@ impl Session<'_> {
     }
 
     /// Puts what stands for the record into the spool first, then passes over it.
-    async fn refuse(&self, offset: u64, at: TopicPartition, record: NewRecord, bytes: usize, max: usize) -> Result<(), End> {
+    async fn refuse(
+        &self,
+        offset: u64,
+        at: TopicPartition,
+        record: NewRecord,
+        bytes: usize,
+        max: usize,
+    ) -> Result<(), End> {
         self.inner.counters.unpublishable_records.add(1);
+        // The broker may know a lower limit than it has told us.
+        let max = max.min(bytes.saturating_sub(1));
         tracing::warn!(topic = %at.topic, bytes, max, "a record is larger than its topic takes");
         let quarantine_max = self.topics.max_bytes(Topic::Quarantine);
         let found_at = self.inner.clock.now();
@@ -282,7 +298,11 @@ pub(crate) async fn persist(inner: &Arc<Inner>, now: bool) {
     }
     let position = {
         let progress = locked(&inner.progress);
-        Position { low: progress.low(), ahead: progress.acknowledged(), counts: locked(&inner.counts).clone() }
+        Position {
+            low: progress.low(),
+            ahead: progress.acknowledged(),
+            counts: locked(&inner.counts).clone(),
+        }
     };
     if locked(&inner.persisted).1.as_ref() == Some(&position) {
         return;

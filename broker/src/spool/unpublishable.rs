@@ -61,11 +61,16 @@ pub fn quarantine(refused: &Unpublishable) -> Option<NewRecord> {
         let value = record.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
         value.and_then(|value| std::str::from_utf8(value).ok())
     };
-    let sha256 = Sha256::digest(&record.value).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let sha256 =
+        Sha256::digest(&record.value).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     let event_id = text(header::CE_ID);
     let key = event_id.map_or_else(|| sha256.clone(), str::to_owned);
-    let headers = vec![(header::CONTENT_TYPE.to_owned(), Bytes::from_static(header::CONTENT_TYPE_JSON.as_bytes()))];
-    let expected = format!("a record of at most {} bytes with key and headers, this one has {}", refused.max, refused.bytes);
+    let headers =
+        vec![(header::CONTENT_TYPE.to_owned(), Bytes::from_static(header::CONTENT_TYPE_JSON.as_bytes()))];
+    let expected = format!(
+        "a record of at most {} bytes with key and headers, this one has {}",
+        refused.max, refused.bytes
+    );
     let mut keep = RAW_BYTES.min(record.value.len());
     loop {
         let kept = record.value.get(..keep).unwrap_or_default();
@@ -100,12 +105,20 @@ mod tests {
             topic: Topic::Events,
             key: Bytes::from_static(b"user"),
             partition: None,
-            headers: vec![(header::CE_ID.to_owned(), Bytes::from_static(b"123e4567-e89b-12d3-a456-426614174000"))],
+            headers: vec![(
+                header::CE_ID.to_owned(),
+                Bytes::from_static(b"123e4567-e89b-12d3-a456-426614174000"),
+            )],
             value: Bytes::from(format!("{{\"a\":\"{}\"}}", "\\u00e9é\"".repeat(500))),
         };
         for quarantine_max in [1_000, 2_000, 1_000_000] {
-            let refused =
-                Unpublishable { record: event.clone(), bytes: 5000, max: 2000, quarantine_max, found_at: Timestamp(0) };
+            let refused = Unpublishable {
+                record: event.clone(),
+                bytes: 5000,
+                max: 2000,
+                quarantine_max,
+                found_at: Timestamp(0),
+            };
             let record = quarantine(&refused).unwrap();
             assert!(record_bytes(&record.key, &record.headers, &record.value) <= quarantine_max);
             assert_eq!(record.key, "123e4567-e89b-12d3-a456-426614174000");

@@ -1,0 +1,65 @@
+//! The Kafka log against the client library's own broker in memory. `tests/it` runs the same suite on a real one.
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::contract::{self, Traits, at, read_exactly, record};
+
+/// A broker in memory with our topics.
+pub(crate) fn broker() -> MockCluster<'static, DefaultProducerContext> {
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in Topic::ALL {
+        cluster.create_topic(topic.name(), 8, 1).unwrap();
+    }
+    cluster
+}
+
+/// The log on it.
+pub(crate) fn connect(brokers: String) -> KafkaLog {
+    let config = KafkaConfig { create_topics: false, ..KafkaConfig::new(brokers) };
+    KafkaLog::connect(config, Arc::new(SystemClock)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keeps_the_contract() {
+    let broker = broker();
+    let log = connect(broker.bootstrap_servers());
+    let traits = Traits { highest: AckLevel::Broker, tells_place: true, refuses_too_large: true };
+    contract::check_all(&log, traits).await;
+    log.close().await;
+    assert_eq!(log.append(vec![record(0, "k", "v")], AckLevel::Disk).await, Err(AppendError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_who_looks_something_up_does_not_disturb_one_who_follows() {
+    let broker = broker();
+    let log = connect(broker.bootstrap_servers());
+    for n in 0..100 {
+        log.append(vec![record(0, "k", format!("{n}"))], AckLevel::Broker).await.unwrap();
+    }
+    let (mut follower, mut looker) = (Offset(0), Offset(50));
+    for _ in 0..25 {
+        let one = read_exactly(&log, at(0), follower, 2).await;
+        let other = read_exactly(&log, at(0), looker, 2).await;
+        assert_eq!((one[0].offset, other[0].offset), (follower, looker));
+        (follower, looker) = (one[1].offset.next(), other[1].offset.next());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_with_the_broker_away_and_says_so() {
+    let config = KafkaConfig { ack_deadline: Duration::from_millis(300), ..KafkaConfig::new("127.0.0.1:1") };
+    let log = KafkaLog::connect(config, Arc::new(SystemClock)).unwrap();
+    assert_eq!(log.health().broker, "down");
+    let answer = log.append(vec![record(0, "k", "v")], AckLevel::Broker).await;
+    assert!(matches!(answer, Err(AppendError::Unavailable(_))), "{answer:?}");
+    assert!(matches!(log.partitions(Topic::Events).await, Err(ReadError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_setting_that_is_wrong_is_told_at_once() {
+    let config = KafkaConfig { compression: "best".to_owned(), ..KafkaConfig::new("127.0.0.1:1") };
+    assert!(KafkaLog::connect(config, Arc::new(SystemClock)).is_err());
+}
