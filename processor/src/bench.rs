@@ -92,6 +92,7 @@ fn rulebook() -> Result<Rulebook, BenchError> {
     Ok(Rulebook { program, control_key: ControlKey::new("bench"), dedup_window_ms: 8 * 86_400_000 })
 }
 
+#[expect(clippy::disallowed_methods, reason = "the machine itself is measured")]
 fn measure(
     name: &'static str,
     events: u64,

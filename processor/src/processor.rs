@@ -43,7 +43,7 @@ const SECRET_BYTES: usize = 32;
 /// Where the number of partitions stands.
 const PARTITIONS_KEY: &[u8] = b"\0partitions";
 /// How long the log may take to say how many partitions it has, at start.
-const PARTITIONS_DEADLINE: Duration = Duration::from_secs(60);
+const PARTITIONS_DEADLINE: Duration = Duration::from_mins(1);
 
 /// How the processor is set up.
 #[derive(Clone, Debug)]

@@ -55,7 +55,7 @@ enum Caller {
 async fn profile(State(reader): State<Arc<Reader>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let caller = match reader.caller(&headers) {
         Ok(caller) => caller,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let wanted = candidates(&id);
     if let Caller::Token(subject) = &caller
@@ -91,11 +91,11 @@ fn candidates(id: &str) -> Vec<ProfileKey> {
 }
 
 impl Reader {
-    fn caller(&self, headers: &HeaderMap) -> Result<Caller, Response> {
+    fn caller(&self, headers: &HeaderMap) -> Result<Caller, Box<Response>> {
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let Some(bearer) = bearer.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim) else {
             let message = "Send `Authorization: Bearer <secret key or user token>`.";
-            return Err(error(StatusCode::UNAUTHORIZED, Code::KeyMissing, message));
+            return Err(Box::new(error(StatusCode::UNAUTHORIZED, Code::KeyMissing, message)));
         };
         let same = |secret: &String| bool::from(secret.as_bytes().ct_eq(bearer.as_bytes()));
         if self.secrets.iter().filter(|secret| same(secret)).count() > 0 {
@@ -105,12 +105,12 @@ impl Reader {
             Ok(subject) => Ok(Caller::Token(subject)),
             Err(token::TokenError::Malformed) => {
                 let message = "Profiles are read with a secret key or a user token, not with a public key.";
-                Err(error(StatusCode::FORBIDDEN, Code::SecretKeyRequired, message))
+                Err(Box::new(error(StatusCode::FORBIDDEN, Code::SecretKeyRequired, message)))
             }
             Err(cause) => {
                 let message =
                     format!("The user token is not accepted: {cause}. Mint a new one with a secret key.");
-                Err(error(StatusCode::UNAUTHORIZED, Code::KeyUnknown, &message))
+                Err(Box::new(error(StatusCode::UNAUTHORIZED, Code::KeyUnknown, &message)))
             }
         }
     }

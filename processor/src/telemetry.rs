@@ -112,7 +112,7 @@ impl Telemetry {
         }
         self.conflicts.inc_by(after.conflict - before.conflict);
         let notes = effects.notes;
-        let noted = [
+        let kinds = [
             ("evicted_keys", notes.evicted_keys),
             ("unsummed", notes.unsummed),
             ("refused_devices", notes.refused_devices),
@@ -120,7 +120,7 @@ impl Telemetry {
             ("refused_traits", notes.refused_traits),
             ("absent_keys", notes.absent_keys),
         ];
-        for (kind, n) in noted.into_iter().filter(|(_, n)| *n > 0) {
+        for (kind, n) in kinds.into_iter().filter(|(_, n)| *n > 0) {
             self.notes.get_or_create(&Word { kind }).inc_by(n);
         }
         self.decisions.inc_by(effects.decisions);

@@ -15,7 +15,7 @@ use crate::profile::Profile;
 pub const MAX_HOPS: u8 = 8;
 
 /// One input of the step.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// An event of this profile.
     Event(&'a EventInput<'a>),

@@ -131,8 +131,8 @@ impl Sessions {
             let pause = if other.last_at < at { at.0 - other.last_at.0 } else { other.started_at.0 - at.0 };
             pause <= settings.gap_ms && other.hull_millis(&single) <= settings.cap_ms
         };
-        let joins_left = left.and_then(|left| self.list.get(left)).filter(joins).is_some();
-        let joins_right = self.list.get(right).filter(joins).is_some();
+        let joins_left = left.and_then(|left| self.list.get(left)).as_ref().is_some_and(joins);
+        let joins_right = self.list.get(right).as_ref().is_some_and(joins);
         match (left, joins_left, joins_right) {
             (Some(left), true, _) => {
                 let later = self.list.get(right).filter(|_| joins_right).cloned();

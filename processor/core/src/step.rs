@@ -7,7 +7,7 @@
 
 use schemas::event::LoggedEvent;
 use schemas::id::{NO_PROFILE_PREFIX, ProfileKey, ProfileKind, UserId};
-use schemas::json::Limits;
+use schemas::json::{Limits, Member};
 use schemas::receipt::Trust;
 use schemas::time::Timestamp;
 
@@ -158,7 +158,7 @@ fn alias(profile: &Profile, input: &EventInput<'_>, out: &mut Outputs) {
     if input.event.event_type.as_str() != "alias" || profile.key.kind != ProfileKind::User {
         return;
     }
-    let Some(previous) = input.fields.meta("previous_id").and_then(|member| member.text()) else { return };
+    let Some(previous) = input.fields.meta("previous_id").and_then(Member::text) else { return };
     let from = ProfileKey::user(&UserId::new(previous));
     let nobody = schemas::id::means_nobody(&from.id);
     if input.event.receipt.trust == Trust::Public || from == profile.key || nobody {

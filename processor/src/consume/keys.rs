@@ -72,7 +72,9 @@ impl Scope {
 /// The first 16 bytes of SHA-256.
 pub(crate) fn digest(parts: &[&[u8]]) -> [u8; 16] {
     let mut hash = Sha256::new();
-    parts.iter().for_each(|part| hash.update(part));
+    for part in parts {
+        hash.update(part);
+    }
     let full = hash.finalize();
     let mut half = [0; 16];
     half.iter_mut().zip(full).for_each(|(to, from)| *to = from);

@@ -215,7 +215,7 @@ impl Consumer {
 
     /// Applies, commits and appends one batch.
     async fn apply(&mut self, records: Vec<Record>) -> Result<(), ConsumeError> {
-        let started = std::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let shared = Arc::clone(&self.shared);
         let (partition, state, mut agents) =
             (self.at.partition, self.state.clone(), std::mem::take(&mut self.agents));
@@ -277,7 +277,9 @@ impl Consumer {
         let partition = self.at.partition;
         self.blocking(move |store| {
             let mut trim = WriteBatch::default();
-            numbers.iter().for_each(|number| trim.remove(Space::Outbox, keys::outbox(partition, *number)));
+            for number in numbers {
+                trim.remove(Space::Outbox, keys::outbox(partition, number));
+            }
             store.commit(trim)
         })
         .await?

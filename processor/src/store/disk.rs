@@ -68,7 +68,9 @@ impl DiskStore {
         match store.get(Space::Meta, FORMAT_KEY)? {
             Some(format) if format == FORMAT => {}
             Some(_) => {
-                return Err(StoreError::Unreadable("the folder has the format of another version".to_owned()));
+                return Err(StoreError::Unreadable(
+                    "the folder has the format of another version".to_owned(),
+                ));
             }
             None => {
                 let mut batch = WriteBatch::default();

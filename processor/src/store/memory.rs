@@ -87,7 +87,9 @@ impl StateStore for MemoryStore {
     fn persist(&self) -> Result<(), StoreError> {
         let mut inner = self.lock();
         let pending = std::mem::take(&mut inner.pending);
-        pending.into_iter().for_each(|batch| write(&mut inner.durable, batch));
+        for batch in pending {
+            write(&mut inner.durable, batch);
+        }
         Ok(())
     }
 }

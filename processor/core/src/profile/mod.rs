@@ -187,9 +187,9 @@ impl Profile {
     pub(crate) fn observe(&mut self, event: &LoggedEvent<'_>, fields: &Fields<'_>, out: &mut Outputs) {
         let at = event.receipt.occurred_at;
         let event_type = fields::bounded(event.event_type.as_str().to_owned());
-        count(&mut self.counters, "counters", event_type, at, MAX_EVENT_TYPES, out);
+        count(&mut self.counters, "counters", &event_type, at, MAX_EVENT_TYPES, out);
         if let Some(category) = fields.meta("category").and_then(fields::key) {
-            count(&mut self.categories, "categories", category, at, MAX_CATEGORIES, out);
+            count(&mut self.categories, "categories", &category, at, MAX_CATEGORIES, out);
         }
         if event.event_type.as_str() == "purchase" {
             self.add_revenue(fields, out);
@@ -263,14 +263,14 @@ mod bits {
     }
 }
 
-fn count(counts: &mut Counts, group: &str, key: String, at: Timestamp, cap: usize, out: &mut Outputs) {
-    let old = counts.get(&key);
-    let evicted = counts.add(&key, 1, at, cap);
+fn count(counts: &mut Counts, group: &str, key: &str, at: Timestamp, cap: usize, out: &mut Outputs) {
+    let old = counts.get(key);
+    let evicted = counts.add(key, 1, at, cap);
     if let Some((gone, count)) = evicted {
         out.notes.evicted_keys += 1;
         out.change(format!("{group}.{gone}"), Some(count.to_string()), None);
     }
-    let new = counts.get(&key);
+    let new = counts.get(key);
     out.change(format!("{group}.{key}"), old.map(|n| n.to_string()), new.map(|n| n.to_string()));
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn evaluate(
 ) {
     for rule in program.rules.on(input.event.event_type.as_str()) {
         let Some(firing) = fires(rule, profile, input, score) else { continue };
-        let decision = decide(rule, profile, input, score, now, firing);
+        let decision = decide(rule, profile, input, score, now, &firing);
         profile.cooldowns.retain(|name, _| program.rules.rules().iter().any(|rule| rule.name == *name));
         let latest = profile.cooldowns.get(&rule.name).map_or(decision.1, |old| (*old).max(decision.1));
         profile.cooldowns.insert(rule.name.clone(), latest);
@@ -110,7 +110,7 @@ fn decide(
     input: &EventInput<'_>,
     score: f64,
     now: Timestamp,
-    firing: Firing,
+    firing: &Firing,
 ) -> (Decision, Timestamp) {
     let trigger = input.event.receipt.event_id;
     let mut facts = Vec::new();
@@ -126,7 +126,7 @@ fn decide(
     if rule.score_above.is_some() {
         facts.push(Fact { name: "score".to_owned(), value: Value::from(score), events: Vec::new() });
     }
-    let fill = |name: &str| filled(name, rule, profile, input, &firing);
+    let fill = |name: &str| filled(name, rule, profile, input, firing);
     let decision = Decision {
         decision_id: DecisionId::derive(&rule.name, &rule.version, &profile.key, trigger),
         rule: rule.name.clone(),
