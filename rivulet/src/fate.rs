@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use broker::log::{Log, ReadLimit, Record, SharedLog};
+use futures_util::stream::{self, StreamExt as _};
 use gateway::Gateway;
 use gateway::error::RequestError;
 use schemas::header::CE_ID;
@@ -26,7 +27,11 @@ use crate::pipeline::ProcessorCell;
 /// Records a read asks for.
 const READ_RECORDS: usize = 2_000;
 /// Bytes a read asks for.
-const READ_BYTES: usize = 8 << 20;
+const READ_BYTES: usize = 2 << 20;
+/// How long a read waits for a record that is known to be there.
+const READ_WAIT: Duration = Duration::from_secs(5);
+/// Partitions that are read at once.
+const READS_AT_ONCE: usize = 8;
 
 /// What became of an event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -89,27 +94,39 @@ impl Fate {
     }
 }
 
-/// Reads the log for an event.
+/// Reads the log for an event, several partitions at once.
 pub(crate) async fn search(log: &dyn Log, event_id: EventId) -> anyhow::Result<Fate> {
-    let mut fate = Fate::unknown(event_id);
+    let mut places = Vec::new();
     for topic in TOPICS {
         for partition in 0..log.partitions(*topic).await? {
-            let at = TopicPartition { topic: *topic, partition: PartitionId(partition) };
-            let (mut from, end) = (log.start_offset(at).await?, log.end_offset(at).await?);
-            while from < end {
-                let limit = ReadLimit {
-                    max_records: READ_RECORDS,
-                    max_bytes: READ_BYTES,
-                    max_wait: Duration::from_secs(5),
-                };
-                let records = log.read(at, from, limit).await?;
-                let Some(last) = records.last() else { break };
-                from = last.offset.next();
-                records.iter().for_each(|record| fate.consider(record));
-            }
+            places.push(TopicPartition { topic: *topic, partition: PartitionId(partition) });
         }
     }
+    let mut parts =
+        stream::iter(places).map(|at| search_partition(log, at, event_id)).buffered(READS_AT_ONCE);
+    let mut fate = Fate::unknown(event_id);
+    while let Some(part) = parts.next().await {
+        part?.iter().for_each(|record| fate.consider(record));
+    }
     Ok(fate)
+}
+
+/// The records of a partition that name the event.
+async fn search_partition(
+    log: &dyn Log,
+    at: TopicPartition,
+    event_id: EventId,
+) -> anyhow::Result<Vec<Record>> {
+    let mut found = Vec::new();
+    let (mut from, end) = (log.start_offset(at).await?, log.end_offset(at).await?);
+    while from < end {
+        let limit = ReadLimit { max_records: READ_RECORDS, max_bytes: READ_BYTES, max_wait: READ_WAIT };
+        let records = log.read(at, from, limit).await?;
+        let Some(last) = records.last() else { break };
+        from = last.offset.next();
+        found.extend(records.into_iter().filter(|record| role(record, event_id).is_some()));
+    }
+    Ok(found)
 }
 
 fn role(record: &Record, event_id: EventId) -> Option<(&'static str, Option<Value>)> {
