@@ -184,7 +184,6 @@ impl Entropy for TestEntropy {
 pub(crate) struct Stand {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) log: Arc<MemoryLog>,
-    pub(crate) clock: Arc<TestClock>,
     pub(crate) entropy: Arc<TestEntropy>,
 }
 
@@ -217,10 +216,10 @@ pub(crate) fn stand(config: GatewayConfig) -> Stand {
         config,
         Arc::clone(&log) as SharedLog,
         Arc::new(Registry::builtin()),
-        Arc::clone(&clock) as Arc<dyn Clock>,
+        clock as Arc<dyn Clock>,
         Arc::clone(&entropy) as Arc<dyn Entropy>,
     );
-    Stand { gateway: gateway.unwrap(), log, clock, entropy }
+    Stand { gateway: gateway.unwrap(), log, entropy }
 }
 
 /// A record's value as a tree.

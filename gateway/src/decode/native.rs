@@ -217,11 +217,7 @@ mod tests {
         }
         assert_eq!(ContentType::parse(None).unwrap(), ContentType::Json);
         assert_eq!(ContentType::parse(Some("application/x-ndjson")).unwrap(), ContentType::NdJson);
-        for value in [
-            "text/html",
-            "application/json; charset=iso-8859-1",
-            "image/gif",
-        ] {
+        for value in ["text/html", "application/json; charset=iso-8859-1", "image/gif"] {
             assert_eq!(ContentType::parse(Some(value)).unwrap_err().code, Code::BodyUnsupported, "{value}");
         }
     }

@@ -53,6 +53,15 @@ impl Budget {
     }
 }
 
+impl Share {
+    /// Gives a part back.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        if let Some(permit) = &mut self.0 {
+            drop(permit.split(bytes.min(permit.num_permits())));
+        }
+    }
+}
+
 /// The whole body and its share of the budget. Whatever is wrong, the rest is read and dropped within bounds.
 pub(crate) async fn read(
     mut body: Body,

@@ -9,6 +9,7 @@ pub mod errors;
 mod health;
 mod limits;
 mod rest;
+mod socket;
 pub(crate) mod tail;
 mod websocket;
 
