@@ -43,6 +43,8 @@ const READ_WAIT: Duration = Duration::from_millis(500);
 const OUTBOX_CHUNK: usize = 500;
 /// Waits between attempts, doubled up to the last.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+/// Trouble that lasts until the wait is this long is shown in the log.
+const TROUBLE_SHOWS: Duration = Duration::from_millis(800);
 const LAST_BACKOFF: Duration = Duration::from_secs(2);
 /// The name under which the log holds records for us.
 const CONSUMER: &str = "processor";
@@ -127,7 +129,10 @@ impl Consumer {
                 }
                 Err(ConsumeError::Stopping) => return,
                 Err(error) => {
-                    tracing::warn!(partition = self.at.partition.0, %error, "partition waits");
+                    // A new topic or a moved leader is over in a moment; what lasts is told once, not at each try.
+                    if (TROUBLE_SHOWS..TROUBLE_SHOWS * 2).contains(&backoff) {
+                        tracing::warn!(partition = self.at.partition.0, %error, "partition waits");
+                    }
                     self.shared.telemetry.failures.inc();
                     self.window.trouble.store(Arc::new(Some(error.to_string())));
                     if self.pause(backoff).await {
