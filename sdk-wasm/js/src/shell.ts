@@ -1,0 +1,357 @@
+//! The shell around the engine: sockets, requests, storage, tabs, page life, and the page's own calls.
+//! Invariant: nothing here throws into the host page, and nothing is decided here that the engine can decide.
+
+import type { Events, InitOptions, Metadata, Rivulet, TrackOptions } from '../index.js';
+import { load, type Core, type Path, type Step } from './core.js';
+import { LEASE, leadership, type Leadership } from './leader.js';
+
+const FIELD = '\x1f';
+const COMMAND = '\x1e';
+const PREFIX = 'rv:';
+const SDK = 'rivulet-js/' + VERSION;
+const REQUEST_MS = 30_000;
+/** Calls made before the engine runs; more are dropped. */
+const EARLY = 1000;
+
+declare const VERSION: string;
+
+type Input = (string | number)[];
+/** A call recorded before the script had loaded. */
+export type Call = [name: keyof Rivulet, args: ArrayLike<unknown>, at: number];
+
+const GRANTED = 0;
+const DENIED = 2;
+const PRIORITY = { best_effort: 0, normal: 1, critical: 2 };
+const CONSENT = { granted: GRANTED, pending: 1, denied: DENIED };
+
+export function create(home: string, core: Core): [api: Rivulet, call: (name: keyof Rivulet, args: ArrayLike<unknown>, at?: number) => unknown] {
+  const listeners: { [K in keyof Events]?: ((value: Events[K]) => void)[] } = {};
+  const last: Partial<Events> = {};
+  const early: [Input, number][] = [];
+  let options: InitOptions | undefined;
+  let step: Step | undefined;
+  let path: Path | undefined;
+  let store: Storage | undefined;
+  let roles: Leadership | undefined;
+  let socket: WebSocket | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let channel: BroadcastChannel | undefined;
+  let leading = false;
+  let paged = false;
+  let tracked: string | undefined;
+  let started: () => void;
+  const ready = new Promise<void>((resolve) => (started = resolve));
+
+  function emit<K extends keyof Events>(name: K, value: Events[K]): void {
+    last[name] = value;
+    for (const listener of listeners[name] ?? []) {
+      try {
+        listener(value);
+      } catch (reason) {
+        console.error(reason);
+      }
+    }
+    if (name === 'decision') {
+      for (const element of document.querySelectorAll('[data-rivulet-slot]')) {
+        if (element.getAttribute('data-rivulet-slot') === (value as Events['decision']).slot) {
+          element.dispatchEvent(new CustomEvent('rivulet:decision', { detail: value, bubbles: true }));
+        }
+      }
+    }
+  }
+
+  /** Gives the engine an input and does what it says. */
+  function run(input: Input, at = Date.now()): void {
+    if (!step) {
+      if (early.length < EARLY) early.push([input, at]);
+      return;
+    }
+    try {
+      const random = crypto.getRandomValues(new Uint32Array(4)) as unknown as [number, number, number, number];
+      const commands = step(input.join(FIELD), at, ...random);
+      if (commands) for (const command of commands.split(COMMAND)) obey(command.split(FIELD) as [string, string, string, string]);
+    } catch (reason) {
+      emit('error', { code: 'sdk.internal', message: String(reason) });
+    }
+  }
+
+  function obey([op, first, second, third]: [string, string, string, string]): void {
+    switch (op) {
+      case 'P':
+        try {
+          store!.setItem(PREFIX + first, second);
+        } catch {
+          run(['P', first]);
+        }
+        break;
+      case 'D':
+        try {
+          store?.removeItem(PREFIX + first);
+        } catch {
+          // The server knows the event by its id if it is sent again.
+        }
+        break;
+      case 'O':
+        open();
+        break;
+      case 'S':
+        socket?.send(first);
+        break;
+      case 'X':
+        close();
+        break;
+      case 'H':
+        send(first, second === '1', third);
+        break;
+      case 'T':
+        clearTimeout(timer);
+        timer = setTimeout(() => run(['t']), Number(first));
+        break;
+      case 'I':
+        tracked = first;
+        break;
+      case 'V':
+        deliver(first as keyof Events, second);
+    }
+  }
+
+  function deliver(name: keyof Events, json: string): void {
+    const value = JSON.parse(json);
+    if (name === 'state') value.engine = path;
+    emit(name, value);
+    // The tab that sends hears what the other tabs wait for.
+    if (name === 'verdict' || name === 'decision') channel?.postMessage([name, value]);
+  }
+
+  function url(of: string): string {
+    return options!.host!.replace(/\/$/, '') + '/v1/' + of;
+  }
+
+  function open(): void {
+    let mine: WebSocket;
+    const mineNow = (input: Input) => () => socket === mine && run(input);
+    try {
+      mine = socket = new WebSocket(url('stream').replace(/^http/, 'ws'), 'rivulet.v1');
+      mine.onopen = mineNow(['o']);
+      mine.onmessage = (message) => socket === mine && run(['f', message.data]);
+      mine.onclose = () => {
+        if (socket === mine) {
+          socket = undefined;
+          run(['c']);
+        }
+      };
+    } catch {
+      socket = undefined;
+      run(['c']);
+    }
+  }
+
+  function close(): void {
+    const old = socket;
+    socket = undefined;
+    old?.close();
+  }
+
+  /** Text without headers of its own needs no preflight, which a page that goes has no time for. */
+  function send(request: string, parting: boolean, body: string): void {
+    const to = url('events?key=') + encodeURIComponent(options!.key);
+    const beacon = (): void => {
+      let taken = false;
+      try {
+        taken = navigator.sendBeacon(to, body);
+      } catch {
+        // Same as refused.
+      }
+      // Nobody hears a beacon's answer: the engine waits its time and then asks again for the verdict.
+      if (!taken) run(['A', request, 0, '', '']);
+    };
+    if (parting && !('keepalive' in Request.prototype)) return beacon();
+    const abort = new AbortController();
+    const limit = setTimeout(() => abort.abort(), REQUEST_MS);
+    const done = (status: number, retry: number | '', text: string): void => {
+      clearTimeout(limit);
+      run(['A', request, status, retry, text]);
+    };
+    const failed = (): void => {
+      clearTimeout(limit);
+      parting ? beacon() : done(0, '', '');
+    };
+    try {
+      fetch(to, { method: 'POST', body, keepalive: parting, credentials: 'omit', redirect: 'error', cache: 'no-store', signal: abort.signal })
+        .then(async (answer) => done(answer.status, retryAfter(answer.headers.get('retry-after')), await answer.text()))
+        .catch(failed);
+    } catch {
+      failed();
+    }
+  }
+
+  /** Everything that any tab has stored and that found no verdict. */
+  function scan(): void {
+    try {
+      const keys = Object.keys(store!).filter((key) => key.startsWith(PREFIX + 'e:'));
+      for (const key of keys.sort()) {
+        const value = store!.getItem(key);
+        if (value) run(['R', key.slice(PREFIX.length), value]);
+      }
+    } catch {
+      // Storage was taken away; what is in memory goes on.
+    }
+  }
+
+  async function start(): Promise<void> {
+    const now = Date.now();
+    if ((document as { prerendering?: boolean }).prerendering) {
+      await new Promise((resolve) => document.addEventListener('prerenderingchange', resolve, { once: true }));
+    }
+    const [loaded, how] = await load(core, options!.assets);
+    path = how;
+    step = loaded;
+    try {
+      store = window.localStorage;
+      for (const key of ['a', 'u', 's']) {
+        const value = store.getItem(PREFIX + key);
+        if (value) run(['R', key, value]);
+      }
+    } catch {
+      store = undefined;
+    }
+    const consent = options!.gpc !== false && (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl ? DENIED : CONSENT[options!.consent ?? 'granted'];
+    run(['n', navigator.onLine === false ? 0 : 1]);
+    run(['I', options!.key, SDK, options!.transport !== 'http' && 'WebSocket' in window ? 1 : 0, consent], now);
+    live();
+    for (const [input, at] of early.splice(0)) run(input, at);
+    started();
+  }
+
+  /** Page life, network and other tabs. No `unload` handler: it keeps a page out of the back-forward cache. */
+  function live(): void {
+    roles = leadership(store, (yes) => {
+      leading = yes;
+      run(['L', yes ? 1 : 0]);
+      if (yes && store) scan();
+    });
+    const visible = (): boolean => document.visibilityState !== 'hidden';
+    roles.claim(visible());
+    try {
+      channel = new BroadcastChannel('rivulet');
+      channel.onmessage = ({ data: [name, value] }) => leading || emit(name, value);
+    } catch {
+      // Other tabs then hear nothing of their verdicts.
+    }
+    addEventListener('storage', (change) => {
+      if (change.storageArea !== store) return;
+      if (change.key === null) run(['X']);
+      else if (change.key === LEASE) roles!.changed(change.newValue);
+      else if (change.key.startsWith(PREFIX)) {
+        const key = change.key.slice(PREFIX.length);
+        run(change.newValue === null ? ['S', key] : ['S', key, change.newValue]);
+      }
+    });
+    document.addEventListener('visibilitychange', () => {
+      if (visible()) {
+        run(['v']);
+        roles!.claim(true);
+      } else run(['h', 0]);
+    });
+    addEventListener('pagehide', () => {
+      run(['h', 1]);
+      roles!.release();
+    });
+    addEventListener('pageshow', (event) => {
+      if (!event.persisted) return;
+      run(['v']);
+      roles!.claim(true);
+      if (paged) api.page();
+    });
+    addEventListener('online', () => run(['n', 1]));
+    addEventListener('offline', () => run(['n', 0]));
+  }
+
+  /** A page view at each change of route. */
+  function follow(): void {
+    let shown = location.href;
+    const check = (): void => {
+      if (location.href === shown) return;
+      shown = location.href;
+      api.page();
+    };
+    const navigation = (window as { navigation?: EventTarget }).navigation;
+    if (navigation) navigation.addEventListener('navigatesuccess', check);
+    else {
+      for (const name of ['pushState', 'replaceState'] as const) {
+        const original = history[name];
+        history[name] = function (...args) {
+          original.apply(this, args);
+          check();
+        };
+      }
+      addEventListener('popstate', check);
+    }
+    api.page();
+  }
+
+  /** The fields of an event, as JSON made now: what the page changes later is not the event. */
+  function event(op: Input, type: string, metadata: Metadata, choice: TrackOptions | undefined, at = Date.now()): string | undefined {
+    const context = {
+      page: { url: location.href, path: location.pathname, referrer: document.referrer, title: document.title },
+      library: { name: 'rivulet-js', version: VERSION },
+      locale: navigator.language,
+      screen: { width: screen.width, height: screen.height },
+    };
+    tracked = undefined;
+    run([...op, PRIORITY[choice?.priority ?? 'normal'] ?? 1, new Date(at).toISOString(), JSON.stringify(String(type)), JSON.stringify(metadata), JSON.stringify(context), String(choice?.eventId ?? '').toLowerCase()], at);
+    return tracked;
+  }
+
+  const calls: { [K in keyof Rivulet]?: (at: number | undefined, ...args: never[]) => unknown } = {
+    init(_at, given: InitOptions) {
+      if (options) return;
+      options = { ...given, host: given.host ?? new URL(home, location.href).origin };
+      start().catch((reason) => emit('error', { code: 'sdk.not_loaded', message: String(reason) }));
+      if (options.autoPage) {
+        paged = true;
+        follow();
+      }
+    },
+    track: (at, type: string, metadata?: Metadata, choice?: TrackOptions) => event(['T'], type, metadata ?? {}, choice, at),
+    page(at, metadata?: Metadata, choice?: TrackOptions) {
+      paged = true;
+      const here = { url: location.href, path: location.pathname, search: location.search, title: document.title, referrer: document.referrer };
+      return event(['T'], 'page_view', { ...here, ...metadata }, choice, at);
+    },
+    identify: (at, user: string, traits?: Metadata, choice?: TrackOptions) =>
+      event(['U', JSON.stringify(String(user))], 'identify', { traits: traits ?? {} }, choice, at),
+    reset: () => run(['Z']),
+    flush: () => run(['F']),
+    consent: (_at, granted: boolean) => run(['C', granted ? GRANTED : DENIED]),
+    on(_at, name: keyof Events, listener: (value: never) => void) {
+      const all = (listeners[name] ??= []) as ((value: never) => void)[];
+      all.push(listener);
+      if (name === 'queue' || name === 'state') if (name in last) listener(last[name] as never);
+      return () => void all.splice(all.indexOf(listener) >>> 0, 1);
+    },
+  };
+
+  function call(name: keyof Rivulet, args: ArrayLike<unknown>, at?: number): unknown {
+    try {
+      return (calls[name] as (at?: number, ...args: unknown[]) => unknown)(at, ...Array.from(args));
+    } catch (reason) {
+      emit('error', { code: 'sdk.call', message: name + ': ' + reason });
+      return undefined;
+    }
+  }
+
+  const api = { ready } as Rivulet;
+  for (const name of Object.keys(calls) as (keyof Rivulet)[]) {
+    (api as unknown as Record<string, unknown>)[name] = (...args: unknown[]) => call(name, args);
+  }
+  Object.defineProperty(api, 'path', { get: () => path });
+  return [api, call];
+}
+
+/** `Retry-After` is seconds or a date; in milliseconds. */
+function retryAfter(header: string | null): number | '' {
+  if (!header) return '';
+  const wait = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
+  return wait > 0 ? Math.ceil(wait) : '';
+}
