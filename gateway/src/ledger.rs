@@ -70,7 +70,7 @@ impl Ledger {
     pub fn totals(&self, source: &str) -> Totals {
         let account = self.account(source);
         let [delivered, duplicate, quarantined, rejected, discarded] =
-            account.outcomes.each_ref().map(|outcome| outcome.get());
+            account.outcomes.each_ref().map(crate::telemetry::Counter::get);
         let in_flight = u64::try_from(account.in_flight.get()).unwrap_or(0);
         Totals {
             received: account.received.get(),

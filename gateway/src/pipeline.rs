@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 use broker::log::{AppendError, Appended, NewRecord};
 use schemas::id::{EventId, EventType};
 use schemas::time::Timestamp;
 use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict, Warning};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::Gateway;
 use crate::authenticate::Key;
@@ -115,7 +115,7 @@ impl Gateway {
                     judged.take(event, checked, fingerprint, known, earlier, transmission);
                 }
                 (Ok(checked), None) => {
-                    judged.refuse(event, fault(Some(checked.event_id)), transmission, &self.config)
+                    judged.refuse(event, fault(Some(checked.event_id)), transmission, &self.config);
                 }
                 (Err(refusal), _) => judged.refuse(event, refusal, transmission, &self.config),
             }
@@ -259,14 +259,13 @@ fn written(record: usize, answer: &Result<Vec<Appended>, AppendError>) -> Result
             appended.get(record).map(|appended| appended.level).ok_or_else(|| retry(Code::Internal))
         }
         Err(AppendError::Full) => Err(retry(Code::LogFull)),
-        Err(AppendError::Unavailable(_)) => Err(retry(Code::LogUnavailable)),
         Err(AppendError::Closed) => Err(retry(Code::Draining)),
-        // All or nothing: the others are sent again without this one.
         Err(AppendError::TooLarge { index, max, .. }) if *index == record => {
             let expected = format!("a record of at most {max} bytes");
             Err((Status::Rejected, Reason::new(Code::LogRecordTooLarge).expecting(expected)))
         }
-        Err(AppendError::TooLarge { .. }) => Err(retry(Code::LogUnavailable)),
+        // A batch is written whole or not at all: what stood beside a record too large is sent again without it.
+        Err(AppendError::Unavailable(_) | AppendError::TooLarge { .. }) => Err(retry(Code::LogUnavailable)),
     }
 }
 

@@ -110,17 +110,18 @@ impl PushHub {
         let mut state = self.lock();
         state.sweep(now, &self.config);
         let known = resume.and_then(|id| state.sessions.get_key_value(id));
-        if let Some(id) = known.filter(|(_, held)| held.source == *source).map(|(id, _)| Arc::clone(id)) {
-            if let Some(held) = state.sessions.get_mut(&id) {
-                held.generation += 1;
-                held.detached_at = None;
-                // The socket before this one finds out that it was succeeded; it has its own handle.
-                held.wake.notify_one();
-                held.wake = Arc::new(Notify::new());
-                held.wake.notify_one();
-                let session = Session { id, generation: held.generation };
-                return Ok(Opened { session, resumed: held.cumulative, wake: Arc::clone(&held.wake) });
-            }
+        let known = known.filter(|(_, held)| held.source == *source).map(|(id, _)| Arc::clone(id));
+        if let Some(id) = known
+            && let Some(held) = state.sessions.get_mut(&id)
+        {
+            held.generation += 1;
+            held.detached_at = None;
+            // The socket before this one finds out that it was succeeded; it has its own handle.
+            held.wake.notify_one();
+            held.wake = Arc::new(Notify::new());
+            held.wake.notify_one();
+            let session = Session { id, generation: held.generation };
+            return Ok(Opened { session, resumed: held.cumulative, wake: Arc::clone(&held.wake) });
         }
         if state.sessions.len() >= self.config.sessions && !state.forget_oldest_detached() {
             return Err(Full);

@@ -3,6 +3,8 @@
 //! **Invariant:** a record's value is the sender's own bytes with the receipt behind them; a refused event's raw bytes go to
 //! quarantine with the full length and SHA-256 even where they are cut.
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::log::NewRecord;
@@ -92,8 +94,7 @@ pub(crate) fn quarantine_record(
         }
         Err(_) => None,
     };
-    let sha256 =
-        Sha256::digest(event).iter().fold(String::with_capacity(64), |hex, byte| format!("{hex}{byte:02x}"));
+    let sha256 = hex(&Sha256::digest(event));
     // An event without readable id is keyed by its content: no key at all would put all of them in one partition.
     let key = refusal.event_id.map_or_else(|| sha256.clone(), |id| id.to_string());
     let value = Quarantined {
@@ -114,4 +115,12 @@ pub(crate) fn quarantine_record(
         headers: vec![text(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON)],
         value: serde_json::to_vec(&value).unwrap_or_default().into(),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }

@@ -150,7 +150,7 @@ impl Judge<'_> {
             return Ok(());
         }
         if id.trim().is_empty() || id.len() > MAX_ATTRIBUTE_BYTES {
-            return Err(invalid("event_id", "a UUID, or another id of 1 to 512 bytes"));
+            return Err(invalid("event_id", "a UUID, or another id of 1 to 512 bytes").into());
         }
         no_control_characters("event_id", &id)?;
         findings.event_id = Some(EventId::foreign(&self.key.source, None, &id));
@@ -164,7 +164,7 @@ impl Judge<'_> {
             fields.get("event_type").ok_or_else(|| missing("event_type", "a name such as `product_view`"))?;
         let name = member.text().ok_or_else(|| invalid("event_type", "a string"))?;
         if name.is_empty() || name.len() > MAX_TYPE_BYTES {
-            return Err(invalid("event_type", "a name of 1 to 128 bytes"));
+            return Err(invalid("event_type", "a name of 1 to 128 bytes").into());
         }
         no_control_characters("event_type", &name)?;
         let refused = |code| Box::new(Reason::new(code).at("/event_type"));
@@ -202,7 +202,7 @@ impl Judge<'_> {
             return Ok(None);
         };
         if id.len() > self.config.id_bytes {
-            return Err(invalid(name, &format!("at most {} bytes", self.config.id_bytes)));
+            return Err(invalid(name, &format!("at most {} bytes", self.config.id_bytes)).into());
         }
         no_control_characters(name, &id)?;
         debug_assert!(!means_nobody(&id));
@@ -251,7 +251,7 @@ impl Judge<'_> {
         let metadata: Option<Value> = match fields.get("metadata") {
             Some(member) => Some(
                 serde_json::from_slice(member.value)
-                    .map_err(|_| rejected(invalid("metadata", "an object")))?,
+                    .map_err(|_| rejected(invalid("metadata", "an object").into()))?,
             ),
             None => None,
         };
@@ -294,7 +294,7 @@ impl<'m, 'e> Fields<'m, 'e> {
     fn check_kinds(&self) -> Checks<()> {
         for name in ["metadata", "context", "consent"] {
             if self.get(name).is_some_and(|member| member.kind != Kind::Object) {
-                return Err(invalid(name, "an object"));
+                return Err(invalid(name, "an object").into());
             }
         }
         if let Some(member) = self.get("session_id") {
@@ -310,7 +310,7 @@ impl<'m, 'e> Fields<'m, 'e> {
         match member.kind {
             Kind::String => Ok(member.text()),
             Kind::Number => Ok(String::from_utf8(member.value.to_vec()).ok()),
-            _ => Err(invalid("schema", "`type@version`, or a version")),
+            _ => Err(invalid("schema", "`type@version`, or a version").into()),
         }
     }
 
@@ -336,12 +336,12 @@ fn pointer_to(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-fn invalid(name: &str, expected: &str) -> Box<Reason> {
-    Box::new(Reason::new(Code::EventFieldInvalid).at(format!("/{name}")).expecting(expected))
+fn invalid(name: &str, expected: &str) -> Reason {
+    Reason::new(Code::EventFieldInvalid).at(format!("/{name}")).expecting(expected)
 }
 
-fn missing(name: &str, expected: &str) -> Box<Reason> {
-    Box::new(Reason::new(Code::EventFieldMissing).at(format!("/{name}")).expecting(expected))
+fn missing(name: &str, expected: &str) -> Reason {
+    Reason::new(Code::EventFieldMissing).at(format!("/{name}")).expecting(expected)
 }
 
 fn no_control_characters(name: &str, text: &str) -> Checks<()> {

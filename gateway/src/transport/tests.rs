@@ -141,6 +141,7 @@ async fn a_request_that_cannot_be_taken_is_refused_as_a_whole_with_code_and_cors
     let many = format!("[{}]", vec!["{}"; 2_501].join(","));
     let json = ("content-type", "application/json");
     let big = vec![b' '; 5 << 20];
+    #[expect(clippy::type_complexity, reason = "a table: name, headers, body, status, code")]
     let refused: Vec<(&str, Vec<(&str, &str)>, Vec<u8>, u16, &str)> = vec![
         ("truncated", vec![KEY, json], EXAMPLE[..40].into(), 400, "body.syntax"),
         ("truncated array", vec![KEY, json], format!("[{EXAMPLE},").into(), 400, "body.syntax"),
