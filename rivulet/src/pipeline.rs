@@ -267,9 +267,13 @@ mod kafka {
         Ok(Arc::new(Spool::open(spool, config.journal("log"), kafka, Arc::clone(clock))?))
     }
 
+    /// What is fetched of a partition in advance when a whole topic is read, bytes. Partitions are read one after another, and
+    /// each fetch may wait behind one of those already read to their end.
+    const WHOLE_TOPIC_FETCH_BYTES: u32 = 8 << 20;
+
     /// Kafka for reading alone: makes no topics.
     pub(crate) fn reader(brokers: &str) -> anyhow::Result<KafkaLog> {
-        let settings = KafkaConfig { create_topics: false, ..KafkaConfig::new(brokers) };
+        let settings = KafkaConfig { create_topics: false, fetch_bytes: WHOLE_TOPIC_FETCH_BYTES, ..KafkaConfig::new(brokers) };
         Ok(KafkaLog::connect(settings, Arc::new(broker::clock::SystemClock))?)
     }
 }

@@ -63,7 +63,9 @@ async fn cat_kafka(options: &CatOptions, topic: Topic, brokers: &str) -> anyhow:
     }
     loop {
         for (at, from) in &mut places {
-            while *from < log.end_offset(*at).await? {
+            // Asked once a round: each question may wait behind a fetch at the end of another partition.
+            let end = log.end_offset(*at).await?;
+            while *from < end {
                 let records = log.read(*at, *from, ReadLimit::default()).await?;
                 for record in &records {
                     if !say(&line(record)) {
