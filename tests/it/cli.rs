@@ -26,7 +26,7 @@ async fn help_documents_every_command_and_every_option() {
         assert!(output.status.success(), "{command:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        for (place, line) in lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with('-')) {
+        for (place, line) in lines.iter().enumerate().filter(|(_, line)| is_option(line)) {
             // The text stands behind the option or on the next line.
             let behind = line.trim().split("  ").any(|part| part.len() > 8 && !part.trim().starts_with('-'));
             let below = lines
@@ -41,6 +41,12 @@ async fn help_documents_every_command_and_every_option() {
     }
     let wrong = rivulet.run(&["up", "--no-such-option"]).await;
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+// An option, not one of the values of the option above.
+fn is_option(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with('-') && !line.starts_with("- ")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

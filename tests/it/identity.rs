@@ -22,6 +22,10 @@ async fn what_a_device_did_before_signing_in_belongs_to_the_person_after() {
                 .to_string(),
         )
         .await;
+    faults::eventually("the device's views are the person's", SOON, async || {
+        rivulet.profile("user:id-person").await.filter(|profile| profile["counters"]["product_view"] == 2)
+    })
+    .await;
     client.send(events::product_view(&mut random, &both, "hats").to_string()).await;
     let profile = faults::eventually("the person has the device's history", SOON, async || {
         rivulet.profile("user:id-person").await.filter(|profile| profile["counters"]["product_view"] == 3)

@@ -33,7 +33,7 @@ async fn what_was_received_equals_the_sum_of_what_became_of_it() {
         let metrics = rivulet.metrics().await;
         let received = sum(&metrics, "rivulet_gateway_events_received_total", &[])?;
         let in_flight = sum(&metrics, "rivulet_gateway_events_in_flight", &[]).unwrap_or(0);
-        let consumed = sum(&metrics, "rivulet_processor_events_consumed_total", &[])?;
+        let consumed = sum(&metrics, "rivulet_processor_records_total", &[])?;
         let delivered = sum(&metrics, "rivulet_gateway_events_total", &["delivered"])?;
         (received >= sent && in_flight == 0 && consumed >= delivered).then_some(metrics)
     });
@@ -47,9 +47,9 @@ async fn what_was_received_equals_the_sum_of_what_became_of_it() {
     assert_eq!(gateway("quarantined"), 0);
 
     let processor = |outcome: &str| {
-        sum(&metrics, "rivulet_processor_events_total", &[&format!("\"{outcome}\"")]).unwrap_or(0)
+        sum(&metrics, "rivulet_processor_records_total", &[&format!("\"{outcome}\"")]).unwrap_or(0)
     };
-    let consumed = sum(&metrics, "rivulet_processor_events_consumed_total", &[]).unwrap();
+    let consumed = sum(&metrics, "rivulet_processor_records_total", &[]).unwrap();
     assert_eq!(consumed, gateway("delivered"), "everything delivered is consumed");
     assert_eq!(
         ["applied", "duplicate", "late", "quarantined"].iter().map(|outcome| processor(outcome)).sum::<u64>(),
