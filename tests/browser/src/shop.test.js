@@ -21,6 +21,7 @@ after(async () => {
 /** The shop in a context of its own, so for a visitor of its own; `errors` gathers what the page threw. */
 async function shop({ width = 1280, height = 860, path = '/', scheme = 'light' } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
+  context.setDefaultTimeout(10_000);
   const page = await context.newPage();
   const errors = [];
   page.on('pageerror', (error) => errors.push(error.message));
@@ -31,8 +32,9 @@ async function shop({ width = 1280, height = 860, path = '/', scheme = 'light' }
 const badge = (page, type, status) => page.locator(`#panel-events .event.${status}`, { has: page.locator('.event-type', { hasText: new RegExp(`^${type}$`) }) });
 
 async function connected(page) {
-  await page.locator('.runs .connection.on').waitFor();
-  await badge(page, 'page_view', 'accepted').first().waitFor();
+  // Attached, not visible: on a phone the panel is a sheet that is closed at first.
+  await page.locator('.runs .connection.on').waitFor({ state: 'attached' });
+  await badge(page, 'page_view', 'accepted').first().waitFor({ state: 'attached' });
 }
 
 /** Sends the third product view by a click, and gives the milliseconds from that click to the banner's being laid out in the page. */

@@ -15,14 +15,11 @@ import { draw, go } from './router';
 import { signOut } from './session';
 import { clearSlots, show } from './slots';
 import { observe, send } from './track';
+import { sendTwice } from './twice';
 
 const model = new Model();
 const profiles = new ProfileReader(model);
 observe(model);
-
-/** Events that are sent again when their first verdict is there. */
-const repeats = new Set<string>();
-const repeated = { category: 'coffee', name: 'Coffee' };
 
 const sdk = rivulet();
 // The banner first: whatever else a decision causes may wait.
@@ -34,7 +31,6 @@ sdk.on('decision', (decision) => {
 sdk.on('verdict', (verdict) => {
   model.judged(verdict);
   if (verdict.status === 'accepted') profiles.refresh();
-  if (verdict.event_id && repeats.delete(verdict.event_id)) send('category_view', repeated, { eventId: verdict.event_id });
 });
 sdk.on('queue', (queue) => {
   model.queue = queue;
@@ -60,11 +56,7 @@ new PanelView(byId('panel'), model, {
   },
   // One field of the wrong type: its schema says integer.
   sendInvalid: () => send('add_to_cart', { product_id: 'shoe_runner', quantity: 'two' }),
-  // As a sender does whose answer got lost: the same event again, under the same id.
-  sendTwice: () => {
-    const id = send('category_view', repeated);
-    if (id) repeats.add(id);
-  },
+  sendTwice: () => void sendTwice(model).then(() => profiles.refresh()),
   reset: () => {
     setOffline(false);
     signOut();

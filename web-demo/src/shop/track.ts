@@ -1,6 +1,6 @@
 //! Sends the shop's events and tells the panel. Invariant: every call to the SDK that the shop makes passes here.
 
-import { rivulet, type Metadata, type TrackOptions } from '../lib/sdk';
+import { rivulet, type Metadata } from '../lib/sdk';
 import type { Model } from '../panel/model';
 
 let panel: Model | undefined;
@@ -9,8 +9,8 @@ export function observe(model: Model): void {
   panel = model;
 }
 
-export function send(type: string, metadata: Metadata = {}, options: TrackOptions = {}): string | undefined {
-  return noted(type, () => rivulet().track(type, metadata, options));
+export function send(type: string, metadata: Metadata = {}): void {
+  noted(type, () => rivulet().track(type, metadata));
 }
 
 export function page(metadata: Metadata): void {
@@ -22,9 +22,7 @@ export function identify(userId: string, traits: Metadata): void {
 }
 
 /** The call answers with the event's id; while the snippet's stub records it, there is none yet. */
-function noted(type: string, call: () => string | undefined): string | undefined {
+function noted(type: string, call: () => string | undefined): void {
   const at = performance.now();
-  const id = call();
-  panel?.sent(id, type, at);
-  return id;
+  panel?.sent(call(), type, at);
 }
