@@ -18,7 +18,7 @@
 )]
 
 extern crate alloc;
-#[cfg(not(all(target_family = "wasm", feature = "browser")))]
+#[cfg(any(not(target_family = "wasm"), not(feature = "browser"), feature = "gloo"))]
 extern crate std;
 
 mod backoff;
@@ -34,6 +34,8 @@ mod socket;
 
 #[cfg(feature = "browser")]
 pub mod facade;
+#[cfg(all(target_family = "wasm", feature = "gloo"))]
+pub mod gloo;
 
 pub use backoff::{BREAKER_FAILURES, LONGEST_WAIT_MS};
 pub use commands::Commands;
@@ -49,7 +51,7 @@ static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_all
 
 /// The browser's module says nothing when it panics: a trap, which the shell reports. The standard library's messages would
 /// make a third of it. (`panic = "abort"` is the profile's.)
-#[cfg(all(target_family = "wasm", feature = "browser"))]
+#[cfg(all(target_family = "wasm", feature = "browser", not(feature = "gloo")))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     core::arch::wasm32::unreachable()
