@@ -182,7 +182,8 @@ async fn a_record_above_the_topics_limit_goes_to_quarantine_and_its_neighbours_a
                 let records = log::cat(&rivulet, "rivulet.quarantine").await;
                 records.into_iter().find(|record| record.key == id)
             });
-            assert!(told.await.line.contains("log.record_too_large"), "{round}: with a size reason");
+            let told = told.await.line;
+            assert!(told.contains("too_large"), "{round}: with a size reason: {told}");
             let fate = log::fate(&rivulet, id).await;
             assert_eq!(fate["outcome"], "quarantined", "{round}: {fate}");
         }
