@@ -3,7 +3,12 @@
 //!
 //! **Invariant checked:** no event is removed before the gateway has it (or has refused it), and when the world heals every
 //! event that was tracked ends on the log and nothing is left in storage.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +24,6 @@ struct Random(u64);
 impl Random {
     fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        #[expect(clippy::cast_possible_truncation, reason = "the upper half")]
         let upper = (self.0 >> 32) as u32;
         upper ^ (upper >> 15)
     }
@@ -104,7 +108,13 @@ impl World {
             seed,
         };
         for tab in 0..2 {
-            world.tabs.push(Tab { engine: Engine::default(), life: 0, socket: None, timer: None, volatile: BTreeSet::new() });
+            world.tabs.push(Tab {
+                engine: Engine::default(),
+                life: 0,
+                socket: None,
+                timer: None,
+                volatile: BTreeSet::new(),
+            });
             world.load(tab);
         }
         world
@@ -124,7 +134,12 @@ impl World {
 
     fn lead(&mut self, tab: usize) {
         self.step(tab, Input::Leader(true));
-        let events: Vec<_> = self.storage.iter().filter(|(key, _)| key.starts_with("e:")).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let events: Vec<_> = self
+            .storage
+            .iter()
+            .filter(|(key, _)| key.starts_with("e:"))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         for (key, value) in events {
             self.step(tab, Input::Restored { key: &key, value: &value });
         }
@@ -176,7 +191,11 @@ impl World {
             Command::CloseSocket => self.tabs[tab].socket = None,
             Command::SendHttp { request, body, channel } => {
                 let size = body.len();
-                assert!(channel == Channel::Live || size <= 65_536, "seed {}: {size} bytes for the pool", self.seed);
+                assert!(
+                    channel == Channel::Live || size <= 65_536,
+                    "seed {}: {size} bytes for the pool",
+                    self.seed
+                );
                 self.wire.push(Message::Request { tab, life, request, body: body.into() });
             }
             Command::SetTimer(millis) => {
@@ -194,7 +213,8 @@ impl World {
 
     /// The gateway takes a batch; verdicts in order, now and then "later", rarely a refusal.
     fn take(&mut self, body: &str) -> Value {
-        let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("seed {}: not JSON: {body}", self.seed));
+        let body: Value =
+            serde_json::from_str(body).unwrap_or_else(|_| panic!("seed {}: not JSON: {body}", self.seed));
         let mut verdicts = Vec::new();
         for event in body["events"].as_array().expect("events") {
             let id = event["event_id"].as_str().expect("an id").to_owned();
@@ -232,9 +252,17 @@ impl World {
             Message::Request { tab, life, request, body } => {
                 let (status, body) = match self.weather {
                     Weather::Fine => (200, json!({"events": self.take(&body)}).to_string()),
-                    Weather::Refusing => (503, r#"{"error":{"code":"log.unavailable","message":"later"}}"#.into()),
+                    Weather::Refusing => {
+                        (503, r#"{"error":{"code":"log.unavailable","message":"later"}}"#.into())
+                    }
                     Weather::Stranger => {
-                        let strange = ["<html>log in</html>", "{}", "", r#"{"events":[]}"#, r#"{"events":[{"event_id":"018f15a3-75a3-77ff-bfff-ffffffffffff","status":"accepted"}]}"#];
+                        let strange = [
+                            "<html>log in</html>",
+                            "{}",
+                            "",
+                            r#"{"events":[]}"#,
+                            r#"{"events":[{"event_id":"018f15a3-75a3-77ff-bfff-ffffffffffff","status":"accepted"}]}"#,
+                        ];
                         (200, strange[self.random.pick(strange.len())].into())
                     }
                     Weather::Dead => (0, String::new()),
@@ -243,7 +271,10 @@ impl World {
             }
             Message::Answer { tab, life, request, status, body } => {
                 if self.tabs[tab].life == life {
-                    self.step(tab, Input::Http(Answer { request, status, retry_after_ms: None, body: &body }));
+                    self.step(
+                        tab,
+                        Input::Http(Answer { request, status, retry_after_ms: None, body: &body }),
+                    );
                 }
             }
         }
@@ -262,9 +293,12 @@ impl World {
             self.wire.push(Message::Reply(socket, "open".into()));
             return;
         }
-        let frame: Value = serde_json::from_str(text).unwrap_or_else(|_| panic!("seed {}: not JSON: {text}", self.seed));
+        let frame: Value =
+            serde_json::from_str(text).unwrap_or_else(|_| panic!("seed {}: not JSON: {text}", self.seed));
         let reply = match frame["type"].as_str() {
-            Some("hello") => json!({"type": "hello", "session": "s", "resumed": 0, "credit": 1 + self.random.below(3), "server_time": 1}),
+            Some("hello") => {
+                json!({"type": "hello", "session": "s", "resumed": 0, "credit": 1 + self.random.below(3), "server_time": 1})
+            }
             Some("batch") => {
                 let seq = frame["seq"].as_u64().expect("a number");
                 let last = self.answered.insert(socket, seq).unwrap_or(0);
@@ -283,8 +317,12 @@ impl World {
         }
         let at = self.random.pick(self.wire.len());
         let at = match &self.wire[at] {
-            Message::Frame(socket, _) => self.wire.iter().position(|other| matches!(other, Message::Frame(one, _) if one == socket)),
-            Message::Reply(socket, _) => self.wire.iter().position(|other| matches!(other, Message::Reply(one, _) if one == socket)),
+            Message::Frame(socket, _) => {
+                self.wire.iter().position(|other| matches!(other, Message::Frame(one, _) if one == socket))
+            }
+            Message::Reply(socket, _) => {
+                self.wire.iter().position(|other| matches!(other, Message::Reply(one, _) if one == socket))
+            }
             _ => Some(at),
         };
         let message = self.wire.remove(at.expect("there is one"));
@@ -295,7 +333,14 @@ impl World {
         let priority = [Priority::BestEffort, Priority::Normal, Priority::Critical][self.random.pick(3)];
         let length = if self.random.below(8) == 0 { 4_000 } else { 100 };
         let metadata = format!(r#"{{"x":"{}"}}"#, "y".repeat(length));
-        let event = Tracked { priority, timestamp: "2026-11-25T04:00:00.000Z", type_json: "\"product_view\"", metadata_json: &metadata, context_json: "{}", id: None };
+        let event = Tracked {
+            priority,
+            timestamp: "2026-11-25T04:00:00.000Z",
+            type_json: "\"product_view\"",
+            metadata_json: &metadata,
+            context_json: "{}",
+            id: None,
+        };
         if self.random.below(20) == 0 {
             self.step(tab, Input::Identify { user_json: "\"u1\"", event });
         } else {
@@ -318,7 +363,8 @@ impl World {
         let gone = core::mem::take(&mut self.tabs[tab].volatile);
         self.excused.extend(gone);
         let life = self.tabs[tab].life + 1;
-        self.tabs[tab] = Tab { engine: Engine::default(), life, socket: None, timer: None, volatile: BTreeSet::new() };
+        self.tabs[tab] =
+            Tab { engine: Engine::default(), life, socket: None, timer: None, volatile: BTreeSet::new() };
         self.load(tab);
     }
 
@@ -339,13 +385,15 @@ impl World {
                 self.pass(millis);
             }
             27 => {
-                let request = |message: &Message| matches!(message, Message::Request { .. } | Message::Answer { .. });
+                let request =
+                    |message: &Message| matches!(message, Message::Request { .. } | Message::Answer { .. });
                 if let Some(at) = self.wire.iter().position(request) {
                     self.wire.remove(at);
                 }
             }
             28 => {
-                let again = self.wire.iter().find(|message| matches!(message, Message::Request { .. })).cloned();
+                let again =
+                    self.wire.iter().find(|message| matches!(message, Message::Request { .. })).cloned();
                 self.wire.extend(again);
             }
             29 | 30 => {
@@ -356,7 +404,10 @@ impl World {
             }
             31 => self.crash(tab),
             32 => self.hand_over(),
-            33 | 34 => self.weather = [Weather::Fine, Weather::Refusing, Weather::Stranger, Weather::Dead][self.random.pick(4)],
+            33 | 34 => {
+                self.weather =
+                    [Weather::Fine, Weather::Refusing, Weather::Stranger, Weather::Dead][self.random.pick(4)];
+            }
             35 => {
                 let online = self.random.below(2) == 0;
                 self.step(tab, Input::Online(online));
@@ -383,7 +434,8 @@ impl World {
             while !self.wire.is_empty() {
                 self.deliver();
             }
-            let waiting = self.storage.keys().any(|key| key.starts_with("e:")) || self.tabs.iter().any(|tab| !tab.volatile.is_empty());
+            let waiting = self.storage.keys().any(|key| key.starts_with("e:"))
+                || self.tabs.iter().any(|tab| !tab.volatile.is_empty());
             if !waiting {
                 break;
             }
@@ -409,10 +461,7 @@ fn run(seed: u64) -> (usize, u32) {
 
 #[test]
 fn every_event_ends_on_the_log_whatever_happens() {
-    let seeds = match std::env::var("RIVULET_SEED") {
-        Ok(seed) => seed.parse().map(|seed| seed..seed + 1).expect("RIVULET_SEED is a number"),
-        Err(_) => 0..SCHEDULES,
-    };
+    let seeds = 0..SCHEDULES;
     let (mut events, mut again) = (0, 0);
     for seed in seeds {
         let (tracked, duplicates) = run(seed);
@@ -420,5 +469,5 @@ fn every_event_ends_on_the_log_whatever_happens() {
         again += duplicates;
     }
     assert!(events > 0);
-    println!("{events} events, {again} arrived again");
+    assert!(again > 0, "the schedules are too tame: nothing arrived twice");
 }
