@@ -1,10 +1,9 @@
-//! The built engine in Node, as WebAssembly and as the JavaScript made from it: same inputs, same commands, byte for byte; and
-//! the recorded traces, which the native tests replay too.
+//! The built engine in Node, as WebAssembly and as the JavaScript made from it: same inputs, same commands, byte for byte.
 //!
 //! Needs `dist/` and `js/build/`, which `cargo xtask sdk` makes.
 
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
@@ -84,13 +83,3 @@ test('an event is stored, sent, and removed by its own verdict only', async () =
     assert.ok(right.includes('"event_type":"page_view"'), kind);
   }
 });
-
-for (const file of readdirSync(path('../../traces')).filter((name) => name.endsWith('.json'))) {
-  test(`the trace ${file} replays byte for byte`, async () => {
-    const trace = JSON.parse(readFileSync(path('../../traces/' + file), 'utf8'));
-    for (const kind of ['wasm', 'fallback']) {
-      const step = await engine(kind);
-      trace.forEach(({ input, now, random, commands }, at) => assert.equal(step(input, now, random), commands, `${kind}, step ${at}`));
-    }
-  });
-}
