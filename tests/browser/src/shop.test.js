@@ -206,10 +206,11 @@ test('what a sender writes is text on every page, and breaks no layout', async (
     for (const text of texts) {
       rivulet.track(text.slice(0, 100), { title: text, referrer: text });
       rivulet.track('add_to_cart', { product_id: text, quantity: text });
+      // A name with a control character is refused as a whole, so one trait an event.
+      rivulet.identify('hostile', { [text.slice(0, 100)]: text.slice(0, 250) });
     }
-    rivulet.identify('hostile', Object.fromEntries(texts.map((text) => [text.slice(0, 100), text])));
   }, HOSTILE);
-  await until('all have verdicts', () => page.evaluate(() => document.querySelectorAll('#panel-events .event').length >= 13 && !document.querySelector('#panel-events .event.queued')));
+  await until('all have verdicts', () => page.evaluate(() => document.querySelectorAll('#panel-events .event').length >= 19 && !document.querySelector('#panel-events .event.queued')));
   await page.click('.panel-toggle');
   await tail.bringToFront();
   await tail.locator('#rows .event-type', { hasText: '<img src=x' }).first().waitFor();
