@@ -14,6 +14,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use schemas::verdict::AckLevel;
+
+use super::ending::{CLOSE_FRAME, CLOSE_NOT_UTF8, CLOSE_TOO_LARGE, CLOSE_UNSUPPORTED};
 use super::*;
 use crate::config::SocketConfig;
 use crate::testing::{Stand, stand};

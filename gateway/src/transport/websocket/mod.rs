@@ -6,6 +6,9 @@
 //! **Invariant:** acks come in the order of the batches; a socket holds bounded memory whatever its peer does; it is closed with
 //! a code that says why, and what was acknowledged before stays valid.
 
+mod ending;
+mod frame;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,115 +16,29 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use schemas::frame::{ClientHello, SUBPROTOCOL, ServerFrame};
-use schemas::json::{self, Body, Kind, Member};
-use schemas::verdict::{AckLevel, Code, Status, Verdict};
+use schemas::frame::{SUBPROTOCOL, ServerFrame};
+use schemas::verdict::{Code, Status, Verdict};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use self::ending::{
+    CLOSE_GOING_AWAY, CLOSE_KEY, CLOSE_ORIGIN, CLOSE_RESUMED, CLOSE_TIMEOUT, CLOSE_TRY_LATER, Ended, Ending,
+    ended, not_text,
+};
+use self::frame::{ClientFrame, parse};
 use super::body::Share;
 use super::socket::{Fault, Incoming, Socket, Upgrade};
 use super::{Client, Visitor};
 use crate::Gateway;
 use crate::authenticate::{Credential, origin};
-use crate::decode::native::SentAt;
 use crate::entropy::mint_session_id;
 use crate::error::RequestError;
 use crate::push::{Opened, Session};
 
-/// The server goes away; connect again.
-const CLOSE_GOING_AWAY: u16 = 1001;
-/// The peer broke RFC 6455.
-const CLOSE_PROTOCOL: u16 = 1002;
-/// Not text.
-const CLOSE_UNSUPPORTED: u16 = 1003;
-/// Text that is not UTF-8.
-const CLOSE_NOT_UTF8: u16 = 1007;
-/// A message above the limit.
-const CLOSE_TOO_LARGE: u16 = 1009;
-/// Too much at once; connect later.
-const CLOSE_TRY_LATER: u16 = 1013;
-/// Not a frame of the protocol.
-const CLOSE_FRAME: u16 = 4400;
-/// No key, or an unknown one.
-const CLOSE_KEY: u16 = 4401;
-/// The key does not allow the origin.
-const CLOSE_ORIGIN: u16 = 4403;
-/// No `hello` in time, or silence.
-const CLOSE_TIMEOUT: u16 = 4408;
-/// Another socket has resumed the session.
-const CLOSE_RESUMED: u16 = 4409;
-
 /// Room for a frame's members beside its events, bytes.
 const ENVELOPE_BYTES: usize = 4 << 10;
-/// Deepest nesting of `hello` and `ping`.
-const CONTROL_DEPTH: usize = 8;
-
-/// Why a socket ends.
-#[derive(Clone, Debug)]
-struct Ending {
-    code: u16,
-    /// Sent as an error frame before.
-    error: Option<(Code, &'static str)>,
-}
-
-impl Ending {
-    const fn quiet(code: u16) -> Self {
-        Self { code, error: None }
-    }
-
-    const fn with(code: u16, error: Code, message: &'static str) -> Self {
-        Self { code, error: Some((error, message)) }
-    }
-
-    const fn not_a_frame() -> Self {
-        let message = "Not a frame of rivulet.v1, or not at this place; see docs/protocol.md.";
-        Self::with(CLOSE_FRAME, Code::FrameInvalid, message)
-    }
-
-    const fn fault() -> Self {
-        Self::with(
-            CLOSE_TRY_LATER,
-            Code::Internal,
-            "A fault of the gateway; connect again, ids make that safe.",
-        )
-    }
-}
-
-/// `None`: the peer is gone, nothing to say.
-type Ended = Option<Ending>;
-
-impl From<Fault> for Ending {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            // A close frame to a peer that is gone goes nowhere, and hurts nobody.
-            Fault::Gone => Self::quiet(CLOSE_GOING_AWAY),
-            Fault::TooLarge => {
-                let message = "The message is larger than `batch_bytes`; send fewer events.";
-                Self::with(CLOSE_TOO_LARGE, Code::BodyTooLarge, message)
-            }
-            Fault::NotUtf8 => Self::quiet(CLOSE_NOT_UTF8),
-            Fault::Protocol => Self::quiet(CLOSE_PROTOCOL),
-            Fault::Overloaded => {
-                Self::with(CLOSE_TRY_LATER, Code::Overloaded, "Too much at once; connect again later.")
-            }
-        }
-    }
-}
-
-fn ended(fault: Fault) -> Ended {
-    (fault != Fault::Gone).then(|| fault.into())
-}
-
-/// What a client says.
-enum ClientFrame<'a> {
-    Hello(ClientHello),
-    Batch { seq: u64, sent_at: SentAt, ack: Option<AckLevel>, events: Vec<&'a [u8]> },
-    Ping,
-}
-
 /// Upgrades, unless key or origin forbid it.
 pub(crate) async fn stream(
     State(gateway): State<Arc<Gateway>>,
@@ -244,10 +161,6 @@ async fn first_text(socket: &mut Socket) -> Result<Utf8Bytes, Ended> {
             Incoming::Ping | Incoming::Pong(_) => {}
         }
     }
-}
-
-fn not_text() -> Ending {
-    Ending::with(CLOSE_UNSUPPORTED, Code::FrameInvalid, "Frames are JSON text, not binary.")
 }
 
 async fn say(socket: &mut Socket, frame: &ServerFrame) -> Result<(), Fault> {
@@ -433,51 +346,6 @@ impl<'a> Conversation<'a> {
         }
         Err(Some(Ending::quiet(CLOSE_GOING_AWAY)))
     }
-}
-
-/// Reads one frame. Events stay bytes, so that a broken one costs only itself.
-fn parse(text: &[u8], max_events: usize) -> Result<ClientFrame<'_>, Ending> {
-    let body = json::split(text, max_events).map_err(|error| match error.code {
-        Code::BatchTooManyEvents => Ending::with(
-            CLOSE_FRAME,
-            Code::BatchTooManyEvents,
-            "Too many events in one batch; see `limits` in hello.",
-        ),
-        _ => Ending::not_a_frame(),
-    })?;
-    match body {
-        Body::One(frame) => {
-            let limits = json::Limits { max_depth: CONTROL_DEPTH };
-            let members = json::object(frame, limits).map_err(|_| Ending::not_a_frame())?;
-            match member_text(&members, "type").as_deref() {
-                Some("hello") => {
-                    serde_json::from_slice(frame).map(ClientFrame::Hello).map_err(|_| Ending::not_a_frame())
-                }
-                Some("ping") => Ok(ClientFrame::Ping),
-                _ => Err(Ending::not_a_frame()),
-            }
-        }
-        Body::Many { events, envelope } => {
-            if member_text(&envelope, "type").as_deref() != Some("batch") {
-                return Err(Ending::not_a_frame());
-            }
-            let seq = envelope.iter().find(|member| member.name == "seq" && member.kind == Kind::Number);
-            let seq = seq.and_then(|member| std::str::from_utf8(member.value).ok()?.parse().ok());
-            let ack = match envelope.iter().find(|member| member.name == "ack" && member.kind != Kind::Null) {
-                Some(member) => {
-                    let level = member.text().and_then(|word| AckLevel::parse(&word));
-                    Some(level.ok_or_else(Ending::not_a_frame)?)
-                }
-                None => None,
-            };
-            let seq = seq.ok_or_else(Ending::not_a_frame)?;
-            Ok(ClientFrame::Batch { seq, sent_at: SentAt::from_envelope(&envelope), ack, events })
-        }
-    }
-}
-
-fn member_text(members: &[Member<'_>], name: &str) -> Option<String> {
-    members.iter().find(|member| member.name == name)?.text()
 }
 
 #[cfg(test)]
