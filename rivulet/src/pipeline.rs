@@ -273,7 +273,11 @@ mod kafka {
 
     /// Kafka for reading alone: makes no topics.
     pub(crate) fn reader(brokers: &str) -> anyhow::Result<KafkaLog> {
-        let settings = KafkaConfig { create_topics: false, fetch_bytes: WHOLE_TOPIC_FETCH_BYTES, ..KafkaConfig::new(brokers) };
+        let settings = KafkaConfig {
+            create_topics: false,
+            fetch_bytes: WHOLE_TOPIC_FETCH_BYTES,
+            ..KafkaConfig::new(brokers)
+        };
         Ok(KafkaLog::connect(settings, Arc::new(broker::clock::SystemClock))?)
     }
 }
