@@ -136,12 +136,37 @@ fn without_a_death_the_state_is_the_oracles() {
     });
 }
 
+/// A write may have its effect although its caller is told that it failed.
+#[test]
+fn a_write_that_fails_once_is_tried_again_without_a_restart() {
+    runtime().block_on(async {
+        for write in 0..24 {
+            let chaos = Arc::new(Chaos::default());
+            let log = MemoryLog::new(1, &chaos);
+            let store = Arc::new(MortalStore { chaos: Arc::clone(&chaos), ..MortalStore::default() });
+            let clock = Arc::new(TestClock::new(Timestamp(NOON)));
+            let processor = start(&log, Arc::clone(&store) as _, &clock).await;
+            chaos.fail_once(write / 2, write % 2 == 0);
+            for id in 1..=4 {
+                log.put(Event::new(id, NOON, "u1", "click", "{}").record());
+                assert!(settled(&processor, &log).await);
+            }
+            processor.drain().await;
+            let oracle = oracle(&log);
+            assert_eq!(stored_profiles(&store.inner), oracle.profiles, "write {write}");
+            let told: HashSet<_> = decision_ids(&log).into_iter().collect();
+            assert_eq!(told, oracle.decisions, "write {write}");
+            assert_eq!((processor.ledger().applied, processor.ledger().duplicate), (4, 0), "write {write}");
+        }
+    });
+}
+
 #[test]
 fn a_death_at_each_write_in_turn_loses_nothing() {
     runtime().block_on(async {
         for write in 0..60 {
             let mut once = Some(write);
-            live(7, |_| once.take()).await;
+            live(1_000 + u64::try_from(write).unwrap(), |_| once.take()).await;
         }
     });
 }

@@ -129,6 +129,8 @@ impl Consumer {
                 }
                 Err(ConsumeError::Stopping) => return,
                 Err(error) => {
+                    // The attempt may have been committed: the store knows, this memory does not.
+                    recovered = false;
                     // A new topic or a moved leader is over in a moment; what lasts is told once, not at each try.
                     if (TROUBLE_SHOWS..TROUBLE_SHOWS * 2).contains(&backoff) {
                         tracing::warn!(partition = self.at.partition.0, %error, "partition waits");
@@ -156,7 +158,12 @@ impl Consumer {
     /// Reads the state, appends what was left in the outbox, and tells the log where it is.
     async fn recover(&mut self) -> Result<(), ConsumeError> {
         let partition = self.at.partition;
-        let stored = self.blocking(move |store| store.get(Space::Meta, &keys::meta(partition))).await??;
+        let stored = self.blocking(move |store| {
+            // What is read may only be in the system's memory, left by a process that was killed or a failed attempt.
+            store.persist()?;
+            store.get(Space::Meta, &keys::meta(partition))
+        });
+        let stored = stored.await??;
         self.state = match stored {
             Some(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|error| StoreError::Unreadable(format!("partition {}: {error}", partition.0)))?,

@@ -54,6 +54,8 @@ pub struct Chaos {
     dead: AtomicBool,
     /// The operation that dies has still its effect.
     after: AtomicBool,
+    /// The operation fails, but nothing dies of it.
+    once: AtomicBool,
 }
 
 impl Chaos {
@@ -61,6 +63,10 @@ impl Chaos {
         self.left.store(operations, Ordering::SeqCst);
         self.after.store(after, Ordering::SeqCst);
         self.dead.store(false, Ordering::SeqCst);
+    }
+    pub fn fail_once(&self, operations: i64, after: bool) {
+        self.once.store(true, Ordering::SeqCst);
+        self.arm(operations, after);
     }
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
@@ -73,7 +79,7 @@ impl Chaos {
         if self.left.fetch_sub(1, Ordering::SeqCst) != 0 {
             return (true, true);
         }
-        self.dead.store(true, Ordering::SeqCst);
+        self.dead.store(!self.once.load(Ordering::SeqCst), Ordering::SeqCst);
         (self.after.load(Ordering::SeqCst), false)
     }
 }
@@ -157,6 +163,11 @@ impl Log for MemoryLog {
                 if self.chaos.is_dead() {
                     return Err(ReadError::Unavailable("dead".to_owned()));
                 }
+                // What nobody holds is gone at once: the worst retention there is.
+                let held = self.holds.lock().unwrap().get(&at.partition.0).copied().unwrap_or(0);
+                if at.topic == Topic::Events && from.0 < held {
+                    return Err(ReadError::Expired { start: Offset(held) });
+                }
                 let found: Vec<Record> = {
                     let topics = self.topics.lock().unwrap();
                     let list = topics.get(&(at.topic, at.partition.0)).map_or(&[][..], Vec::as_slice);
@@ -188,7 +199,10 @@ impl Log for MemoryLog {
     }
 
     fn hold(&self, _consumer: &str, at: TopicPartition, from: Offset) {
-        self.holds.lock().unwrap().insert(at.partition.0, from.0);
+        // What is gone does not come back for a reader that fell behind its own hold.
+        let mut holds = self.holds.lock().unwrap();
+        let held = holds.entry(at.partition.0).or_default();
+        *held = from.0.max(*held);
     }
 
     fn health(&self) -> Health {
