@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::step;
 
 /// Folders that are never inputs.
-const NOT_INPUTS: &[&str] = &["node_modules", "dist", "target"];
+const NOT_INPUTS: &[&str] = &["node_modules", "dist", "build", "target"];
 
 /// What one step reads and writes, relative to the workspace.
 #[derive(Debug)]
