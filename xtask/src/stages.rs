@@ -1,7 +1,8 @@
 //! `xtask test` and `xtask ci`: the stages that decide whether a change lands.
 //!
 //! **Invariant:** every dependency is built once: each Cargo call takes the whole workspace in the same profile. A stage that
-//! fails ends the run, one that is over its budget fails it at the end; the table of times is printed either way.
+//! fails ends the run; one that is over its budget is named at the end, but a busy machine alone fails nothing. The table of
+//! times is printed either way.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -88,7 +89,10 @@ fn run(stages: impl Iterator<Item = &'static Stage>) -> Result<()> {
         }
     }
     print_table(&timings);
-    failure.map_or_else(|| within_budget(&timings), Err)
+    for sentence in over_budget(&timings) {
+        println!("warning: {sentence}");
+    }
+    failure.map_or(Ok(()), Err)
 }
 
 fn print_table(timings: &[Timing]) {
@@ -105,16 +109,15 @@ fn print_table(timings: &[Timing]) {
     println!("{} passed, {} failed", sum.passed, sum.failed);
 }
 
-fn within_budget(timings: &[Timing]) -> Result<()> {
-    for Timing { name, took, budget, .. } in timings {
-        if took > budget {
-            let (took, budget) = (step::seconds(*took), step::seconds(*budget));
-            bail!(
-                "stage {name} took {took}, its budget is {budget}: make it faster, or move what is slow to `xtask test all`"
-            );
-        }
-    }
-    Ok(())
+fn over_budget(timings: &[Timing]) -> Vec<String> {
+    let over = timings.iter().filter(|timing| timing.took > timing.budget);
+    over.map(|Timing { name, took, budget, .. }| {
+        let (took, budget) = (step::seconds(*took), step::seconds(*budget));
+        format!(
+            "stage {name} took {took}, its budget is {budget}: make it faster, or move what is slow to `xtask test all`"
+        )
+    })
+    .collect()
 }
 
 /// A tool of Rust's, if it is there: a minimal toolchain has neither rustfmt nor clippy.
@@ -217,10 +220,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_over_its_budget_fails_with_a_sentence() {
-        assert!(within_budget(&[timing(10, 10)]).is_ok());
-        let error = within_budget(&[timing(10, 10), timing(11, 10)]).unwrap_err();
-        assert!(error.to_string().starts_with("stage unit took 11 s, its budget is 10 s"), "{error}");
+    fn a_stage_over_its_budget_is_named_in_a_sentence() {
+        assert!(over_budget(&[timing(10, 10)]).is_empty());
+        let named = over_budget(&[timing(10, 10), timing(11, 10)]);
+        assert_eq!(named.len(), 1);
+        assert!(named[0].starts_with("stage unit took 11 s, its budget is 10 s"), "{named:?}");
     }
 
     #[test]
