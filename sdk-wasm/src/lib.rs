@@ -2,8 +2,8 @@
 //!
 //! It has no I/O, no clock, no threads and no randomness: [`Engine::step`] takes an [`Input`], the time and random bytes, and
 //! returns [`Command`]s. The same engine runs behind the TypeScript shell as WebAssembly, as JavaScript made from it where
-//! WebAssembly is forbidden, and natively. [`packed`] is the text form of inputs and commands that crosses the border, so that
-//! recorded traces replay byte-equal on all of them.
+//! WebAssembly is forbidden, and natively. [`packed`] is the text form of inputs and commands that crosses the border,
+//! the same for all of them.
 //!
 //! **Invariant:** an event leaves the queue when a verdict for its own id was seen, or when it is discarded, counted and told.
 #![no_std]

@@ -126,9 +126,10 @@ async fn the_program_starts_with_the_broker_away_and_a_frozen_broker_is_no_diffe
 
 /// Text that does not compress: the topic's limit is for the compressed batch.
 fn noise(random: &mut Random, bytes: usize) -> String {
+    use std::fmt::Write as _;
     let mut text = String::new();
     while text.len() < bytes {
-        text.push_str(&format!("{:016x}", random.draw()));
+        write!(text, "{:016x}", random.draw()).unwrap();
     }
     text.truncate(bytes);
     text
