@@ -16,7 +16,7 @@ use schemas::id::{AnonymousId, ProfileKey, UserId};
 use serde::Deserialize;
 
 /// How long a token of the demo is good for.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+const TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 
 /// What the token service needs.
 #[derive(Clone)]

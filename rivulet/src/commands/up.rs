@@ -14,7 +14,9 @@ use crate::pipeline::Pipeline;
 
 /// Serves until SIGTERM or an interrupt.
 pub(super) async fn run(options: ServeOptions, role: Role) -> anyhow::Result<ExitCode> {
-    let mut config = Config::load(&options, std::env::vars())?;
+    #[expect(clippy::disallowed_methods, reason = "read once, here, and passed on as the configuration's")]
+    let variables = std::env::vars();
+    let mut config = Config::load(&options, variables)?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(
             "cannot listen on {}: is another program using it? choose another with --listen",
