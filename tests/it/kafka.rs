@@ -135,9 +135,10 @@ fn noise(random: &mut Random, bytes: usize) -> String {
     text
 }
 
-/// C40: a record that the topic does not take costs only itself.
+/// C40: a record that the topic does not take costs only itself. By its name it comes first, while the topic it reads again and again is
+/// still short.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_above_the_topics_limit_goes_to_quarantine_and_its_neighbours_arrive_in_order_once() {
+async fn a_big_record_for_the_topic_goes_to_quarantine_and_its_neighbours_arrive_in_order_once() {
     let _timed = Timed::new("C40");
     let mut random = Random::new(41);
     let broker = kafka::shared().await;
