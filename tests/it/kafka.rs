@@ -218,7 +218,7 @@ async fn a_big_record_for_the_topic_goes_to_quarantine_and_its_neighbours_arrive
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn log_cat_and_fate_read_a_broker_as_they_read_a_folder() {
+async fn a_brief_log_of_a_broker_is_read_by_cat_and_fate_as_a_folder_is() {
     let _timed = Timed::new("kafka: log cat");
     let broker = kafka::shared().await;
     let rivulet = Rivulet::with(before(&broker)).await;

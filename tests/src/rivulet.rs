@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
-use crate::faults::{self, SOON};
+use crate::faults::{self, LATER, SOON};
 use crate::leash::Leash;
 
 /// What stands before the address in the line the program prints once it listens.
@@ -277,5 +277,5 @@ pub fn binary() -> PathBuf {
 pub async fn run(command: &mut Command) -> Output {
     let mut command = tokio::process::Command::from(std::mem::replace(command, Command::new("true")));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    faults::bounded("the command ends", SOON, command.output()).await.expect("the command starts")
+    faults::bounded("the command ends", LATER, command.output()).await.expect("the command starts")
 }
