@@ -17,6 +17,12 @@ export function timeOfDay(at: Date | number | string | undefined, milliseconds =
   return milliseconds ? `${text}.${String(date.getMilliseconds()).padStart(3, '0')}` : text;
 }
 
+/** A length of time in at most six characters, so that it fits where it is shown: `94 ms`, `5.3 s`. */
+export function duration(milliseconds: number): string {
+  const whole = Math.round(milliseconds);
+  return whole < 1000 ? `${whole} ms` : `${(whole / 1000).toFixed(whole < 100_000 ? 1 : 0)} s`;
+}
+
 /** The last eight characters of an id: enough to tell two apart, since v7 ids begin alike. */
 export function shortId(id: string): string {
   return id.length > 8 ? `…${id.slice(-8)}` : id;

@@ -1,7 +1,7 @@
 //! Draws the panel from its model. Invariant: everything a sender or server wrote passes `foreign`.
 
 import { foreign, h, replace, type Child } from '../lib/dom';
-import { shortId, timeOfDay, titleCase } from '../lib/format';
+import { duration, shortId, timeOfDay, titleCase } from '../lib/format';
 import { icon } from '../lib/icon';
 import type { Verdict } from '../lib/sdk';
 import type { Model, Row, ShownDecision } from './model';
@@ -96,7 +96,7 @@ export class PanelView {
       stat('Queue', String(this.model.queue.events), 'stat-queue'),
       stat('Accepted', String(this.model.accepted), 'stat-accepted'),
       stat('Refused', String(this.model.refused), 'stat-refused'),
-      stat('Verdict in', median === undefined ? '–' : `${Math.round(median)} ms`, 'stat-median'));
+      stat('Verdict in', median === undefined ? '–' : duration(median), 'stat-median'));
   }
 
   private drawDecisions(): void {
@@ -174,7 +174,7 @@ function drawRow(row: Row): HTMLElement {
       reason.keyword !== undefined && foreign(reason.keyword, 'mono keyword'),
       reason.schema !== undefined && foreign(reason.schema, 'mono')),
     reason?.expected !== undefined && h('p', { class: 'expected' }, foreign(reason.expected)),
-    h('p', { class: 'event-id' }, row.id !== undefined && foreign(shortId(row.id), 'mono'), row.took !== undefined && ` · ${Math.round(row.took)} ms`));
+    h('p', { class: 'event-id' }, row.id !== undefined && foreign(shortId(row.id), 'mono'), row.took !== undefined && ` · ${duration(row.took)}`));
 }
 
 function badgeText(verdict: Verdict | undefined): string {
@@ -186,7 +186,7 @@ function drawDecision({ decision, at, took }: ShownDecision): HTMLElement {
   const facts = (decision.facts ?? []).slice(0, 4);
   return h('article', { class: 'decision', data: { decisionId: decision.decision_id } },
     h('p', { class: 'decision-line' }, foreign(decision.rule, 'rule'), h('span', { class: 'arrow', 'aria-hidden': 'true' }, '→'), foreign(decision.slot, 'mono')),
-    h('p', { class: 'decision-facts' }, timeOfDay(at), ` · score ${percent(decision.score)}`, took !== undefined && ` · ${Math.round(took)} ms after the click`),
+    h('p', { class: 'decision-facts' }, timeOfDay(at), ` · score ${percent(decision.score)}`, took !== undefined && ` · ${duration(took)} after the click`),
     ...facts.map((fact) => h('p', { class: 'decision-facts' }, foreign(fact.name), ' = ', foreign(plain(fact.value)))));
 }
 
