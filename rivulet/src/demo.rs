@@ -7,16 +7,23 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use broker::clock::Clock;
-use schemas::id::{AnonymousId, ProfileKey, UserId};
+use gateway::error::RequestError;
+use gateway::transport::errors::method_not_allowed;
+use schemas::id::{AnonymousId, ProfileKey, UserId, means_nobody};
+use schemas::verdict::Code;
 use serde::Deserialize;
 
 /// How long a token of the demo is good for.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(1);
+
+/// The longest body that is read, bytes: ids are short.
+const MAX_BODY_BYTES: usize = 16 << 10;
 
 /// What the token service needs.
 #[derive(Clone)]
@@ -34,17 +41,18 @@ struct Wanted {
 
 /// `POST /demo/token`.
 pub(crate) fn router(secret: &str, clock: Arc<dyn Clock>) -> Router {
-    Router::new().route("/demo/token", post(mint)).with_state(Minter { secret: secret.into(), clock })
+    let only_post = || async { method_not_allowed("POST") };
+    Router::new()
+        .route("/demo/token", post(mint).fallback(only_post))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(Minter { secret: secret.into(), clock })
 }
 
-async fn mint(State(minter): State<Minter>, body: Bytes) -> Response {
-    let subject = serde_json::from_slice::<Wanted>(&body).ok().and_then(|wanted| {
-        let user = wanted.user_id.map(|id| ProfileKey::user(&UserId::new(id)));
-        user.or_else(|| wanted.anonymous_id.map(|id| ProfileKey::anonymous(&AnonymousId::new(id))))
-    });
-    let Some(subject) = subject else {
-        return (StatusCode::BAD_REQUEST, "send {\"anonymous_id\":\"…\"} or {\"user_id\":\"…\"}\n")
-            .into_response();
+async fn mint(State(minter): State<Minter>, body: Result<Bytes, BytesRejection>) -> Response {
+    let wanted = body.ok().and_then(|body| serde_json::from_slice::<Wanted>(&body).ok());
+    let Some(subject) = wanted.and_then(Wanted::subject) else {
+        let message = r#"Send {"anonymous_id":"…"} or {"user_id":"…"}, of somebody."#;
+        return RequestError::new(Code::RequestInvalid, message).into_response();
     };
     let expires =
         minter.clock.now().as_millis() / 1000 + i64::try_from(TOKEN_LIFETIME.as_secs()).unwrap_or(0);
@@ -52,4 +60,15 @@ async fn mint(State(minter): State<Minter>, body: Bytes) -> Response {
     let answer = serde_json::json!({ "token": token, "expires_at": expires }).to_string();
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], answer)
         .into_response()
+}
+
+impl Wanted {
+    /// The user, or the device if no user is named; an id that means nobody has no profile.
+    fn subject(self) -> Option<ProfileKey> {
+        let somebody = |id: &String| !means_nobody(id);
+        let user = self.user_id.filter(somebody).map(|id| ProfileKey::user(&UserId::new(id)));
+        let device =
+            self.anonymous_id.filter(somebody).map(|id| ProfileKey::anonymous(&AnonymousId::new(id)));
+        user.or(device)
+    }
 }

@@ -17,6 +17,7 @@ use broker::embedded::Journal;
 use broker::log::SharedLog;
 use gateway::config::KeyKind;
 use gateway::error::RequestError;
+use gateway::transport::cors;
 use gateway::{Gateway, GatewayConfig};
 use processor::{Processor, ProcessorConfig};
 use processor_core::{Model, Ruleset};
@@ -145,7 +146,8 @@ async fn dispatch(State(parts): State<Parts>, request: Request) -> Response {
         return parts.others.oneshot(request).await.into_response();
     }
     match parts.processor.get() {
-        Some(processor) => processor.router().oneshot(request).await.into_response(),
+        // A shop's page is of another origin than this program, and reads its visitor's profile with a token.
+        Some(processor) => cors::wrap(processor.router()).oneshot(request).await.into_response(),
         None => {
             RequestError::new(Code::LogUnavailable, "The processor waits for the broker; ask again later.")
                 .into_response()

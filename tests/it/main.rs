@@ -15,13 +15,21 @@
 )]
 
 mod accept;
-mod cases;
 mod cli;
+mod compression;
 mod crash;
 mod drain;
 mod hostile;
 mod identity;
 mod kafka;
 mod ledger;
+mod numbers;
 mod readiness;
+mod reads;
+mod receipts;
+mod recovery;
+mod sessions;
+mod text;
+mod times;
 mod websocket;
+mod windows;

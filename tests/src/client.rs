@@ -7,11 +7,16 @@ use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use serde_json::Value;
 
+use crate::faults::{self, SOON};
+
 /// The longest a request may take; the program's own deadlines are shorter.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The longest a connection may take to open.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest a stream may be followed.
+const STREAM_DEADLINE: Duration = Duration::from_mins(5);
 
 /// A client with one key.
 #[derive(Clone, Debug)]
@@ -19,6 +24,13 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     key: Option<String>,
+}
+
+/// An answer that goes on for as long as it is read, such as server-sent events.
+#[derive(Debug)]
+pub struct Stream {
+    response: reqwest::Response,
+    text: String,
 }
 
 /// What was answered.
@@ -53,6 +65,34 @@ impl Answer {
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Stream {
+    /// The next block of lines, up to the empty line behind it; nothing when the answer has ended.
+    pub async fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.text.find("\n\n") {
+                let block = self.text[..end].to_owned();
+                self.text.drain(..end + 2);
+                return Some(block);
+            }
+            let chunk =
+                faults::bounded("a piece of the stream", SOON, self.response.chunk()).await.ok()??;
+            self.text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
+        }
+    }
+
+    /// The data of the next server-sent event of this name.
+    pub async fn event(&mut self, name: &str) -> Option<Value> {
+        loop {
+            let block = self.block().await?;
+            let field = |field: &str| block.lines().find_map(|line| line.strip_prefix(field));
+            if field("event: ") == Some(name) {
+                let data = field("data: ").expect("an event with data");
+                return Some(serde_json::from_str(data).expect("data is JSON"));
+            }
+        }
     }
 }
 
@@ -123,7 +163,23 @@ impl Client {
         if let Some(body) = body {
             request = request.body(body);
         }
-        let response = request.send().await?;
+        Self::read(request.send().await?).await
+    }
+
+    /// `GET` of an answer without an end; the answer itself if it is not 200.
+    pub async fn follow(&self, path: &str) -> Result<Stream, Answer> {
+        // The client's own deadline is for the whole answer, and would end the stream.
+        let request = self.http.get(format!("{}{path}", self.base)).timeout(STREAM_DEADLINE);
+        let key = self.key.as_ref().map(|key| format!("Bearer {key}"));
+        let request = key.iter().fold(request, |request, key| request.header("authorization", key));
+        let response = request.send().await.expect("an answer");
+        if response.status() == reqwest::StatusCode::OK {
+            return Ok(Stream { response, text: String::new() });
+        }
+        Err(Self::read(response).await.expect("an answer"))
+    }
+
+    async fn read(response: reqwest::Response) -> Result<Answer, reqwest::Error> {
         let status = response.status().as_u16();
         let header = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
