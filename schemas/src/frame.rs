@@ -24,6 +24,39 @@ pub struct ClientHello {
     /// The session to go on with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
+    /// Compressions that the client can do both ways, the one it likes best first. Names that the server does not know are
+    /// passed over, so that a newer client may list more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compression: Vec<String>,
+}
+
+/// How a binary message is compressed, once `hello` has agreed on it. One message is one whole stream of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// RFC 1952; what `CompressionStream` of browsers does.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Compression {
+    /// The first of the client's that is known here.
+    pub fn agree(offered: &[String]) -> Option<Self> {
+        offered.iter().find_map(|name| match name.as_str() {
+            "gzip" => Some(Self::Gzip),
+            "zstd" => Some(Self::Zstd),
+            _ => None,
+        })
+    }
+
+    /// Its name in `hello`, which is also its name as a `Content-Encoding`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
 }
 
 /// What the server says. Serialised with `type` first.
@@ -42,6 +75,9 @@ pub enum ServerFrame {
         server_time: i64,
         /// What the server takes.
         limits: Limits,
+        /// How binary messages are compressed from now on, both ways; absent: there are none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compression: Option<Compression>,
     },
     /// Answer to `batch`.
     Ack {

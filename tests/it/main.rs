@@ -32,4 +32,5 @@ mod sessions;
 mod text;
 mod times;
 mod websocket;
+mod websocket_cuts;
 mod windows;

@@ -188,6 +188,35 @@ async fn a_message_in_frames_of_one_byte_with_pings_between_is_one_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_are_compressed_both_ways_once_hello_has_agreed() {
+    let _timed = Timed::new("websocket: compressed frames");
+    let rivulet = Rivulet::up().await;
+    let mut random = Random::seeded("websocket: compressed frames");
+    let batch: Vec<Value> =
+        (0..50).map(|_| events::page_view(&mut random, &of_device("ws-packed"))).collect();
+    let frame =
+        json!({ "type": "batch", "seq": 1, "sent_at": events::now_millis(), "events": batch }).to_string();
+    let packed = Message::binary(tests::client::gzip(frame.as_bytes()));
+
+    let mut socket = Socket::open(rivulet.address(), "", None).await.unwrap();
+    socket.send(&json!({ "type": "hello", "key": "wk_dev", "compression": ["gzip", "zstd"] })).await;
+    assert_eq!(socket.expect("hello").await["compression"], "gzip");
+    assert!(socket.raw(packed.clone()).await);
+    let Received::Packed(ack) = socket.next().await else {
+        panic!("the answer is long enough to be compressed")
+    };
+    assert!(ack["events"].as_array().unwrap().iter().all(|verdict| verdict["status"] == "accepted"), "{ack}");
+    assert_eq!(log::events(&rivulet).await.len(), batch.len());
+
+    let (mut plain, hello) = Socket::hello(rivulet.address(), None).await;
+    assert!(hello["compression"].is_null(), "{hello}");
+    assert!(plain.raw(packed).await);
+    assert_eq!(plain.end().await, Some(1003), "nobody agreed on binary messages");
+    socket.raw(Message::binary(b"no gzip".to_vec())).await;
+    assert_eq!(socket.expect("error").await["code"], "body.compression");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_too_large_or_not_text_close_their_own_socket_and_no_other() {
     let _timed = Timed::new("websocket: limits");
     let mut rivulet = Rivulet::up().await;

@@ -15,6 +15,7 @@
 )]
 
 pub mod client;
+pub mod cut;
 pub mod damage;
 pub mod events;
 pub mod faults;

@@ -22,6 +22,8 @@ pub const PROTOCOL: &str = "rivulet.v1";
 pub enum Received {
     /// A text frame of the protocol.
     Frame(Value),
+    /// A frame that came compressed.
+    Packed(Value),
     /// An answer to a ping of the WebSocket layer.
     Pong(Vec<u8>),
     /// The end, with the close code if there was one.
@@ -101,6 +103,11 @@ impl Socket {
                 Some(Ok(Message::Text(text))) => Received::Frame(
                     serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text}")),
                 ),
+                // Only sockets that agreed on gzip get these.
+                Some(Ok(Message::Binary(bytes))) => Received::Packed(
+                    serde_json::from_reader(flate2::read::GzDecoder::new(bytes.as_ref()))
+                        .expect("JSON in gzip"),
+                ),
                 Some(Ok(Message::Pong(bytes))) => Received::Pong(bytes.to_vec()),
                 Some(Ok(Message::Close(close))) => Received::Closed(close.map(|close| close.code.into())),
                 Some(Ok(_)) => continue,
@@ -116,8 +123,8 @@ impl Socket {
         }
         loop {
             match self.next().await {
-                Received::Frame(frame) if frame["type"] == kind => return frame,
-                Received::Frame(frame) => self.aside.push_back(frame),
+                Received::Frame(frame) | Received::Packed(frame) if frame["type"] == kind => return frame,
+                Received::Frame(frame) | Received::Packed(frame) => self.aside.push_back(frame),
                 Received::Pong(_) => {}
                 Received::Closed(code) => {
                     panic!("closed with {code:?} instead of `{kind}`; came before: {:?}", self.aside)

@@ -58,8 +58,8 @@ pub(crate) struct Socket {
 pub(crate) enum Incoming {
     /// Text, with its share of the budget.
     Text(Utf8Bytes, Share),
-    /// Bytes, which the protocol does not know.
-    Binary,
+    /// Bytes, with their share of the budget.
+    Binary(Bytes, Share),
     /// A ping, which is answered below.
     Ping,
     /// A pong with the payload of our ping.
@@ -164,7 +164,7 @@ impl Socket {
                 metered.share.shrink(payload.len() + CONTROL_FRAME_BYTES);
                 Ok(Incoming::Pong(payload))
             }
-            Message::Binary(_) => Ok(Incoming::Binary),
+            Message::Binary(bytes) => Ok(Incoming::Binary(bytes, std::mem::take(&mut metered.share))),
             Message::Close(_) | Message::Frame(_) => Err(Fault::Gone),
         }
     }
@@ -172,6 +172,11 @@ impl Socket {
     /// Sends text.
     pub(crate) async fn send(&mut self, text: impl Into<Utf8Bytes>) -> Result<(), Fault> {
         self.write(Message::Text(text.into())).await
+    }
+
+    /// Sends bytes.
+    pub(crate) async fn send_binary(&mut self, bytes: Vec<u8>) -> Result<(), Fault> {
+        self.write(Message::Binary(bytes.into())).await
     }
 
     /// Sends a ping.

@@ -79,15 +79,20 @@ fn limits() -> impl Strategy<Value = Limits> {
     })
 }
 
+fn compression() -> impl Strategy<Value = Option<Compression>> {
+    prop::sample::select(&[None, Some(Compression::Gzip), Some(Compression::Zstd)][..])
+}
+
 fn server_frame() -> impl Strategy<Value = ServerFrame> {
     prop_oneof![
-        ("[A-Za-z0-9_-]{0,30}", number(), any::<u32>(), millis(), limits()).prop_map(
-            |(session, resumed, credit, server_time, limits)| ServerFrame::Hello {
+        ("[A-Za-z0-9_-]{0,30}", number(), any::<u32>(), millis(), limits(), compression()).prop_map(
+            |(session, resumed, credit, server_time, limits, compression)| ServerFrame::Hello {
                 session,
                 resumed,
                 credit,
                 server_time,
-                limits
+                limits,
+                compression,
             }
         ),
         (number(), number(), any::<u32>(), millis(), prop::collection::vec(verdict(), 0..6)).prop_map(
@@ -133,7 +138,7 @@ fn same_verdicts(read: &wire::Frame<'_>, sent: &[Verdict]) -> Result<(), TestCas
 fn same_facts(read: &wire::Frame<'_>, sent: &ServerFrame) -> Result<(), TestCaseError> {
     let time = |time: &i64| u64::try_from(*time).ok();
     match sent {
-        ServerFrame::Hello { session, resumed, credit, server_time, limits } => {
+        ServerFrame::Hello { session, resumed, credit, server_time, limits, compression: _ } => {
             prop_assert_eq!(read.kind, FrameKind::Hello);
             prop_assert_eq!(read.session, Some(session.as_str()));
             prop_assert_eq!((read.resumed, read.credit), (Some(*resumed), Some(u64::from(*credit))));
@@ -213,6 +218,19 @@ fn what_is_no_answer_of_ours_is_not_taken_for_one() {
     assert_eq!((odd.kind, odd.seq, odd.credit, odd.cumulative), (FrameKind::Ack, None, None, None));
 }
 
+#[test]
+fn the_first_compression_that_both_know_is_agreed_on() {
+    let agree =
+        |names: &[&str]| Compression::agree(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(agree(&[]), None);
+    assert_eq!(agree(&["br", "lz4"]), None);
+    assert_eq!(agree(&["br", "zstd", "gzip"]), Some(Compression::Zstd));
+    assert_eq!(agree(&["gzip", "zstd"]), Some(Compression::Gzip));
+    for known in [Compression::Gzip, Compression::Zstd] {
+        assert_eq!(serde_json::to_value(known).unwrap(), known.name());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -237,7 +255,7 @@ proptest! {
         let mut text = String::new();
         wire::hello_frame(&mut text, key.as_deref(), sdk.as_deref(), resume.as_deref());
         prop_assert_eq!(&serde_json::from_str::<Value>(&text).unwrap()["type"], "hello");
-        prop_assert_eq!(serde_json::from_str::<ClientHello>(&text).unwrap(), ClientHello { key, sdk, resume });
+        prop_assert_eq!(serde_json::from_str::<ClientHello>(&text).unwrap(), ClientHello { key, sdk, resume, compression: Vec::new() });
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod ending;
 mod frame;
+mod packing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use schemas::frame::{SUBPROTOCOL, ServerFrame};
+use schemas::frame::{Compression, SUBPROTOCOL, ServerFrame};
 use schemas::verdict::{Code, Status, Verdict};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -28,17 +29,20 @@ use self::ending::{
     ended, not_text,
 };
 use self::frame::{ClientFrame, parse};
+use self::packing::{Packed, pack};
 use super::body::Share;
 use super::socket::{Fault, Incoming, Socket, Upgrade};
 use super::{Client, Visitor};
 use crate::Gateway;
 use crate::authenticate::{Credential, origin};
+use crate::decode::compression::Cap;
 use crate::entropy::mint_session_id;
 use crate::error::RequestError;
 use crate::push::{Opened, Session};
 
 /// Room for a frame's members beside its events, bytes.
 const ENVELOPE_BYTES: usize = 4 << 10;
+
 /// Upgrades, unless key or origin forbid it.
 pub(crate) async fn stream(
     State(gateway): State<Arc<Gateway>>,
@@ -84,9 +88,9 @@ async fn converse(gateway: Arc<Gateway>, mut socket: Socket, visitor: Visitor, e
     let work = gateway.drain.work();
     gateway.metrics.sockets.inc();
     let ended = match greet(&gateway, &mut socket, &visitor, early).await {
-        Ok((client, opened)) => {
+        Ok((client, opened, compression)) => {
             let session = opened.session.clone();
-            let ended = Conversation::new(&gateway, &mut socket, client, opened).run().await;
+            let ended = Conversation::new(&gateway, &mut socket, client, opened, compression).run().await;
             gateway.push.detach(&session, gateway.clock.now());
             ended
         }
@@ -114,7 +118,7 @@ async fn greet(
     socket: &mut Socket,
     visitor: &Visitor,
     early: Option<Credential>,
-) -> Result<(Client, Opened), Ended> {
+) -> Result<(Client, Opened, Option<Compression>), Ended> {
     let end = Instant::now() + Duration::from_millis(gateway.config.socket.hello_timeout_ms);
     let text = tokio::select! {
         text = timeout_at(end, first_text(socket)) => text,
@@ -139,25 +143,27 @@ async fn greet(
     let opened = gateway.push.open(hello.resume.as_deref(), fresh, &key.source, gateway.clock.now());
     let full = Ending::with(CLOSE_TRY_LATER, Code::Overloaded, "Too many sessions; connect again later.");
     let opened = opened.map_err(|_| Some(full))?;
+    let compression = Compression::agree(&hello.compression);
     let frame = ServerFrame::Hello {
         session: opened.session.id().to_owned(),
         resumed: opened.resumed,
         credit: gateway.config.socket.credit,
         server_time: gateway.clock.now().as_millis(),
         limits: gateway.limits(),
+        compression,
     };
     if let Err(fault) = say(socket, &frame).await {
         gateway.push.detach(&opened.session, gateway.clock.now());
         return Err(ended(fault));
     }
-    Ok((Client::new(gateway, key, visitor), opened))
+    Ok((Client::new(gateway, key, visitor), opened, compression))
 }
 
 async fn first_text(socket: &mut Socket) -> Result<Utf8Bytes, Ended> {
     loop {
         match socket.receive().await.map_err(ended)? {
             Incoming::Text(text, _) => return Ok(text),
-            Incoming::Binary => return Err(Some(not_text())),
+            Incoming::Binary(..) => return Err(Some(not_text())),
             Incoming::Ping | Incoming::Pong(_) => {}
         }
     }
@@ -174,8 +180,9 @@ struct Conversation<'a> {
     client: Client,
     session: Session,
     wake: Arc<Notify>,
+    compression: Option<Compression>,
     /// Frames not yet worked off, at most `credit`.
-    waiting: VecDeque<(Utf8Bytes, Share)>,
+    waiting: VecDeque<(Packed, Share)>,
     /// The batch that the log has.
     running: Option<Running>,
     /// Number of the last decision sent on this socket.
@@ -202,7 +209,13 @@ enum Happening {
 }
 
 impl<'a> Conversation<'a> {
-    fn new(gateway: &'a Arc<Gateway>, socket: &'a mut Socket, client: Client, opened: Opened) -> Self {
+    fn new(
+        gateway: &'a Arc<Gateway>,
+        socket: &'a mut Socket,
+        client: Client,
+        opened: Opened,
+        compression: Option<Compression>,
+    ) -> Self {
         let Opened { session, wake, .. } = opened;
         let now = Instant::now();
         Self {
@@ -211,6 +224,7 @@ impl<'a> Conversation<'a> {
             client,
             session,
             wake,
+            compression,
             waiting: VecDeque::new(),
             running: None,
             sent: 0,
@@ -264,30 +278,49 @@ impl<'a> Conversation<'a> {
     fn hear(&mut self, message: Result<Incoming, Fault>) -> Result<(), Ended> {
         self.last_heard = Instant::now();
         match message.map_err(ended)? {
-            Incoming::Text(text, share) => {
-                self.gateway.metrics.received_bytes.inc_by(text.len() as u64);
-                self.waiting.push_back((text, share));
-            }
+            Incoming::Text(text, share) => self.queue(Packed::Plain(text), share),
+            Incoming::Binary(..) if self.compression.is_none() => return Err(Some(not_text())),
+            Incoming::Binary(bytes, share) => self.queue(Packed::Binary(bytes), share),
             Incoming::Pong(payload) => {
                 if let Ok(number) = <[u8; 8]>::try_from(payload.as_ref()) {
                     self.gateway.push.confirm(&self.session, u64::from_be_bytes(number));
                 }
             }
             Incoming::Ping => {}
-            Incoming::Binary => return Err(Some(not_text())),
         }
         Ok(())
     }
 
+    fn queue(&mut self, message: Packed, share: Share) {
+        self.gateway.metrics.received_bytes.inc_by(message.len() as u64);
+        self.waiting.push_back((message, share));
+    }
+
+    /// Sends a frame, compressed where that was agreed on and is worth it.
+    async fn tell(&mut self, frame: &ServerFrame) -> Result<(), Ended> {
+        let text = serde_json::to_string(frame).unwrap_or_default();
+        self.tell_text(text.into()).await
+    }
+
+    async fn tell_text(&mut self, text: Utf8Bytes) -> Result<(), Ended> {
+        match pack(&text, self.compression) {
+            Some(bytes) => self.socket.send_binary(bytes).await.map_err(ended),
+            None => self.socket.send(text).await.map_err(ended),
+        }
+    }
+
     /// Works off frames until one has to wait for the log. A drain leaves them: the client sends them again.
     async fn work_off(&mut self) -> Result<(), Ended> {
+        let config = &self.gateway.config;
+        let cap = Cap { max_bytes: config.batch_bytes + ENVELOPE_BYTES, max_ratio: config.inflate_ratio };
         while self.running.is_none() && !self.gateway.drain.has_begun() {
-            let Some((text, share)) = self.waiting.pop_front() else { break };
-            match parse(text.as_bytes(), self.gateway.config.batch_events).map_err(Some)? {
+            let Some((message, mut share)) = self.waiting.pop_front() else { break };
+            let text = message.open(self.compression, cap, &self.gateway.budget, &mut share).map_err(Some)?;
+            match parse(&text, config.batch_events).map_err(Some)? {
                 ClientFrame::Hello(_) => return Err(Some(Ending::not_a_frame())),
                 ClientFrame::Ping => {
                     let server_time = self.gateway.clock.now().as_millis();
-                    say(self.socket, &ServerFrame::Pong { server_time }).await.map_err(ended)?;
+                    self.tell(&ServerFrame::Pong { server_time }).await?;
                 }
                 ClientFrame::Batch { seq, sent_at, ack, events } => {
                     let session = Some(self.session.clone());
@@ -305,7 +338,7 @@ impl<'a> Conversation<'a> {
         let events = verdicts.ok_or(Some(Ending::fault()))?;
         if events.iter().any(|verdict| verdict.status == Status::Retry) {
             let retry_after_ms = self.gateway.config.retry_after_s.saturating_mul(1_000);
-            say(self.socket, &ServerFrame::Pace { retry_after_ms }).await.map_err(ended)?;
+            self.tell(&ServerFrame::Pace { retry_after_ms }).await?;
         }
         let frame = ServerFrame::Ack {
             seq,
@@ -314,7 +347,7 @@ impl<'a> Conversation<'a> {
             server_time: self.gateway.clock.now().as_millis(),
             events,
         };
-        say(self.socket, &frame).await.map_err(ended)
+        self.tell(&frame).await
     }
 
     /// Sends decisions that are new to this socket, and a ping whose pong will confirm them.
@@ -323,7 +356,7 @@ impl<'a> Conversation<'a> {
             return Err(Some(Ending::quiet(CLOSE_RESUMED)));
         };
         for (number, frame) in &decisions {
-            self.socket.send(frame.as_ref()).await.map_err(ended)?;
+            self.tell_text(frame.as_ref().into()).await?;
             self.gateway.metrics.decisions_pushed.inc();
             self.sent = *number;
         }
