@@ -16,6 +16,7 @@
 pub mod clock;
 pub mod counters;
 pub mod log;
+mod naming;
 
 pub mod embedded;
 #[cfg(feature = "kafka")]

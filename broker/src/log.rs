@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use schemas::id::EventId;
 use schemas::time::Timestamp;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
@@ -154,6 +155,16 @@ pub struct Health {
     pub disk_bytes: u64,
 }
 
+/// A record that names an event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sighting {
+    /// The record.
+    pub record: Record,
+    /// Whether it stands where `record` says. If not, it waits in the spool: its offset is that in the spool, and its
+    /// partition is not chosen yet.
+    pub published: bool,
+}
+
 /// A log of topics with partitions.
 pub trait Log: Send + Sync + 'static {
     /// Appends a batch in order, all or nothing on this machine, and answers when `want` is reached, or with the highest level
@@ -171,6 +182,12 @@ pub trait Log: Send + Sync + 'static {
         from: Offset,
         limit: ReadLimit,
     ) -> LogFuture<'_, Result<Vec<Record>, ReadError>>;
+
+    /// The records that name an event (itself, its copy in quarantine, a decision that it triggered), found by an index, oldest
+    /// first and at most 1,000. `None`: this log has no index; read the partitions.
+    fn find(&self, _event_id: EventId) -> LogFuture<'_, Result<Option<Vec<Sighting>>, ReadError>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// The oldest offset that can be read.
     fn start_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>>;

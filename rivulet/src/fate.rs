@@ -1,7 +1,7 @@
 //! What became of an event: every record that names its id, and what they add up to.
 //!
-//! **Invariant:** says `unknown` only after reading each partition from its start to its end. It reads the whole log: fine for
-//! a developer's question, and the reason why an index comes with sealed segments.
+//! **Invariant:** says `unknown` only when an index of the whole log, or reading each partition from its start to its end, has
+//! shown nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,6 @@ use broker::log::{Log, ReadLimit, Record, SharedLog};
 use futures_util::stream::{self, StreamExt as _};
 use gateway::Gateway;
 use gateway::error::RequestError;
-use schemas::header::CE_ID;
 use schemas::id::EventId;
 use schemas::topic::{PartitionId, Topic, TopicPartition};
 use schemas::verdict::Code;
@@ -58,8 +57,15 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Sighting {
     pub(crate) topic: &'static str,
-    pub(crate) partition: u32,
-    pub(crate) offset: u64,
+    /// Absent while it waits in the spool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) partition: Option<u32>,
+    /// Absent while it waits in the spool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offset: Option<u64>,
+    /// Where it waits in the spool in front of Kafka, when it is not yet published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) spool_offset: Option<u64>,
     /// How the record names it: `event`, `quarantine`, `trigger`.
     pub(crate) role: &'static str,
     /// Reason of a quarantined event; rule and slot of a decision.
@@ -77,8 +83,11 @@ impl Fate {
     }
 
     /// Takes a record into account if it names the event.
-    pub(crate) fn consider(&mut self, record: &Record) {
-        let Some((role, detail)) = role(record, self.event_id) else { return };
+    pub(crate) fn consider(&mut self, record: &Record, published: bool) {
+        if record.event_id() != Some(self.event_id) {
+            return;
+        }
+        let Some((role, detail)) = role(record) else { return };
         self.outcome = match (record.at.topic, self.outcome) {
             (Topic::Events, _) => Outcome::Accepted,
             (Topic::Quarantine, Outcome::Unknown) => Outcome::Quarantined,
@@ -86,16 +95,24 @@ impl Fate {
         };
         self.records.push(Sighting {
             topic: record.at.topic.name(),
-            partition: record.at.partition.0,
-            offset: record.offset.0,
+            partition: published.then_some(record.at.partition.0),
+            offset: published.then_some(record.offset.0),
+            spool_offset: (!published).then_some(record.offset.0),
             role,
             detail,
         });
     }
 }
 
-/// Reads the log for an event, several partitions at once.
+/// Asks the log's index for an event, or reads the log, several partitions at once.
 pub(crate) async fn search(log: &dyn Log, event_id: EventId) -> anyhow::Result<Fate> {
+    let mut fate = Fate::unknown(event_id);
+    if let Some(found) = log.find(event_id).await? {
+        for sighting in &found {
+            fate.consider(&sighting.record, sighting.published);
+        }
+        return Ok(fate);
+    }
     let mut places = Vec::new();
     for topic in TOPICS {
         for partition in 0..log.partitions(*topic).await? {
@@ -104,9 +121,8 @@ pub(crate) async fn search(log: &dyn Log, event_id: EventId) -> anyhow::Result<F
     }
     let mut parts =
         stream::iter(places).map(|at| search_partition(log, at, event_id)).buffered(READS_AT_ONCE);
-    let mut fate = Fate::unknown(event_id);
     while let Some(part) = parts.next().await {
-        part?.iter().for_each(|record| fate.consider(record));
+        part?.iter().for_each(|record| fate.consider(record, true));
     }
     Ok(fate)
 }
@@ -124,27 +140,22 @@ async fn search_partition(
         let records = log.read(at, from, limit).await?;
         let Some(last) = records.last() else { break };
         from = last.offset.next();
-        found.extend(records.into_iter().filter(|record| role(record, event_id).is_some()));
+        found.extend(records.into_iter().filter(|record| record.event_id() == Some(event_id)));
     }
     Ok(found)
 }
 
-fn role(record: &Record, event_id: EventId) -> Option<(&'static str, Option<Value>)> {
-    let named = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(EventId::parse) == Some(event_id);
+/// How a record names its event, and what else of it is told.
+fn role(record: &Record) -> Option<(&'static str, Option<Value>)> {
+    let value = || serde_json::from_slice::<Value>(&record.value).ok();
     match record.at.topic {
-        Topic::Events => named(record.header(CE_ID)?).then_some(("event", None)),
-        Topic::Quarantine => {
-            let value: Option<Value> =
-                named(&record.key).then(|| serde_json::from_slice(&record.value).ok())?;
-            Some(("quarantine", value.and_then(|value| value.get("reason").cloned())))
-        }
+        Topic::Events => Some(("event", None)),
+        Topic::Quarantine => Some(("quarantine", value().and_then(|value| value.get("reason").cloned()))),
         Topic::Decisions => {
-            let value: Value = serde_json::from_slice(&record.value).ok()?;
-            named(value.get("trigger")?.as_str()?.as_bytes()).then(|| {
-                let keep = ["decision_id", "rule", "slot"].into_iter();
-                let detail = keep.filter_map(|name| Some((name.to_owned(), value.get(name)?.clone())));
-                ("trigger", Some(Value::Object(detail.collect())))
-            })
+            let value = value()?;
+            let keep = ["decision_id", "rule", "slot"].into_iter();
+            let detail = keep.filter_map(|name| Some((name.to_owned(), value.get(name)?.clone())));
+            Some(("trigger", Some(Value::Object(detail.collect()))))
         }
         Topic::Profiles | Topic::Rules | Topic::DeadLetter => None,
     }
@@ -197,6 +208,7 @@ async fn answer(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use schemas::header::CE_ID;
     use schemas::time::Timestamp;
     use schemas::topic::Offset;
 
@@ -220,16 +232,14 @@ mod tests {
     fn an_event_that_was_refused_and_then_accepted_counts_as_accepted() {
         let id = "123e4567-e89b-12d3-a456-426614174000";
         let mut fate = Fate::unknown(EventId::parse(id).unwrap());
-        fate.consider(&record(Topic::Quarantine, id, None, r#"{"reason":{"code":"schema.invalid"}}"#));
+        fate.consider(&record(Topic::Quarantine, id, None, r#"{"reason":{"code":"schema.invalid"}}"#), true);
         assert_eq!(fate.outcome, Outcome::Quarantined);
-        fate.consider(&record(Topic::Events, "u1", Some(id), "{}"));
-        fate.consider(&record(Topic::Events, "u1", Some("00000000-0000-0000-0000-000000000001"), "{}"));
-        fate.consider(&record(
-            Topic::Decisions,
-            "u1",
-            None,
-            &format!(r#"{{"trigger":"{id}","rule":"r","slot":"s"}}"#),
-        ));
+        fate.consider(&record(Topic::Events, "u1", Some(id), "{}"), true);
+        fate.consider(&record(Topic::Events, "u1", Some("00000000-0000-0000-0000-000000000001"), "{}"), true);
+        fate.consider(
+            &record(Topic::Decisions, "u1", None, &format!(r#"{{"trigger":"{id}","rule":"r","slot":"s"}}"#)),
+            true,
+        );
         assert_eq!(fate.outcome, Outcome::Accepted);
         assert_eq!(
             fate.records.iter().map(|seen| seen.role).collect::<Vec<_>>(),

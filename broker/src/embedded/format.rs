@@ -301,7 +301,7 @@ impl<'a> Take<'a> {
         Some(Stream { topic: self.u8()?, partition: self.u32()? })
     }
 
-    fn stamp(&mut self) -> Option<(Stream, Stamp)> {
+    pub(crate) fn stamp(&mut self) -> Option<(Stream, Stamp)> {
         let sequence = self.u64()?;
         let stream = self.stream()?;
         let stamp = Stamp { sequence, offset: self.u64()?, appended_at: Timestamp(self.i64()?) };

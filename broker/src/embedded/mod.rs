@@ -7,6 +7,7 @@
 
 pub mod file;
 mod format;
+mod ids;
 mod index;
 mod queue;
 pub mod reader;
@@ -23,10 +24,11 @@ mod tests;
 mod view;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemas::id::EventId;
 use schemas::partition;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
@@ -42,7 +44,9 @@ pub(crate) use self::view::locked;
 pub use self::view::{Damage, DamageKind};
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::log::{AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record};
+use crate::log::{
+    AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record, Sighting,
+};
 
 /// How a journal is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,6 +110,12 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// The records in a journal's folder that name an event, oldest first, at most 1,000. Takes no lock and changes nothing, so
+/// that the folder may be another process's.
+pub fn find_in_folder(dir: &Path, event_id: EventId) -> io::Result<Vec<Record>> {
+    ids::in_folder(dir, event_id)
 }
 
 /// The log on this machine's disk.
@@ -193,6 +203,16 @@ impl Log for Journal {
         Box::pin(async move {
             let stored = self.streams.read(self.stream(at)?, from.0, limit).await?;
             Ok(stored.into_iter().map(|stored| stored.into_record(at)).collect())
+        })
+    }
+
+    fn find(&self, event_id: EventId) -> LogFuture<'_, Result<Option<Vec<Sighting>>, ReadError>> {
+        Box::pin(async move {
+            let sighting = |stored: Stored| {
+                let at = stored.stream.place()?;
+                Some(Sighting { record: stored.into_record(at), published: true })
+            };
+            Ok(Some(self.streams.find(event_id).await?.into_iter().filter_map(sighting).collect()))
         })
     }
 

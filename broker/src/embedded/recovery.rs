@@ -22,8 +22,10 @@ use super::view::{Damage, DamageKind, MAX_INDEX_BYTES, Segment};
 pub(crate) const STATE_NAME: &str = "journal.state";
 /// Name of the lock file.
 pub(crate) const LOCK_NAME: &str = "journal.lock";
-const SEGMENT_SUFFIX: &str = ".segment";
-const INDEX_SUFFIX: &str = ".index";
+/// Ends the name of a segment file.
+pub(crate) const SEGMENT_SUFFIX: &str = ".segment";
+/// Ends the name of an index file.
+pub(crate) const INDEX_SUFFIX: &str = ".index";
 
 /// What the folder holds.
 pub(crate) struct Recovered {
@@ -172,7 +174,8 @@ pub(crate) fn recover(
     Ok(walk.recovered)
 }
 
-fn header(files: &dyn FileLayer, dir: &Path, number: u64) -> Option<SegmentHeader> {
+/// The header of a segment, if it has a readable one.
+pub(crate) fn header(files: &dyn FileLayer, dir: &Path, number: u64) -> Option<SegmentHeader> {
     let file = files.open(&dir.join(segment_name(number))).ok()?;
     Scanner::open(file, None).ok()?.1.filter(|header| header.number == number)
 }

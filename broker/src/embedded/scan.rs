@@ -102,6 +102,12 @@ impl Scanner {
         Ok(())
     }
 
+    /// Looks between two positions only; the header is passed over in any case.
+    pub(crate) fn within(&mut self, from: u64, to: u64) {
+        self.position = self.position.max(from);
+        self.window.size = self.window.size.min(to);
+    }
+
     /// What comes next; `None` at the end.
     pub(crate) fn next(&mut self) -> io::Result<Option<Found>> {
         let from = self.position;
@@ -126,7 +132,12 @@ impl Scanner {
 
     /// The bytes of a frame that [`Self::next`] has found.
     pub(crate) fn frame(&mut self, position: u64, head: &Head) -> io::Result<Bytes> {
-        Ok(Bytes::copy_from_slice(self.window.get(position, head.bytes)?))
+        Ok(Bytes::copy_from_slice(self.frame_bytes(position, head)?))
+    }
+
+    /// The same without a copy.
+    pub(crate) fn frame_bytes(&mut self, position: u64, head: &Head) -> io::Result<&[u8]> {
+        self.window.get(position, head.bytes)
     }
 
     /// The frame's salt.

@@ -96,6 +96,13 @@ impl Store {
         Ok(places)
     }
 
+    /// Takes note of the ids of the group that was just committed, once its appenders have their answers.
+    pub(crate) fn note(&self, group: &[Vec<Entry>]) {
+        let Some(open) = &self.open else { return };
+        let bytes: u64 = group.iter().flatten().map(|entry| entry.frame_bytes() as u64).sum();
+        self.shared.ids.note(open.number, open.bytes.saturating_sub(bytes), self.shared.state.salt, group);
+    }
+
     /// Seals the segment that is written to, so that the next one begins a new file.
     pub(crate) fn seal(&mut self) {
         let Some(open) = self.open.take() else { return };
@@ -103,6 +110,7 @@ impl Store {
         let Some(mut active) = view.active.take() else { return };
         active.index.shrink();
         let spans = active.index.spans();
+        self.shared.ids.seal(open.number, active.bytes);
         let summary = Summary {
             number: open.number,
             bytes: open.file.size().unwrap_or(open.bytes),
@@ -125,6 +133,7 @@ impl Store {
                 view.sealed.retain(|segment| segment.summary.number != number);
             }
             let _ = shared.files.remove(&shared.index_path(number));
+            let _ = shared.files.remove(&shared.ids_path(number));
             if let Err(error) = shared.files.remove(&shared.segment_path(number)) {
                 tracing::warn!(segment = number, error = %error.kind(), "an old segment could not be deleted");
             }
@@ -240,7 +249,8 @@ impl Store {
             first_sequence: self.next_sequence,
             last_appended_at: Timestamp(i64::MIN),
         });
-        let active = Active { file, index: Index::default(), bytes };
+        self.shared.ids.open(number, bytes);
+        let active = Active { number, file, index: Index::default(), bytes };
         shared.view.write().unwrap_or_else(PoisonError::into_inner).active = Some(active);
         Ok(())
     }
@@ -312,6 +322,7 @@ impl Store {
     pub(crate) fn idle(&mut self) {
         self.retain();
         self.shared.forget_opened();
+        self.shared.ids.ring();
         self.buffer = Vec::new();
         if self.shared.failing.load(Ordering::Relaxed) {
             tracing::debug!("the journal has not written since its last failure");

@@ -10,11 +10,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use schemas::id::EventId;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::file::FileLayer;
 use super::format::{Entry, State, Stored, Stream};
+use super::ids::{self, Keeper};
 use super::queue::{Job, Queue, Work};
 use super::recovery::{self, LOCK_NAME};
 use super::store::{IDLE, Places, Store};
@@ -54,7 +56,9 @@ impl Streams {
         let writer = std::thread::Builder::new().name("journal".to_owned()).spawn({
             let queue = Arc::clone(&queue);
             move || {
+                let keeper = Keeper::start(store.shared());
                 write_all(store, &queue);
+                drop(keeper);
                 drop(lock);
             }
         });
@@ -148,6 +152,14 @@ impl Streams {
                 return Ok(Vec::new());
             }
         }
+    }
+
+    /// The records that name an event, oldest first.
+    pub(crate) async fn find(&self, event_id: EventId) -> Result<Vec<Stored>, ReadError> {
+        let shared = Arc::clone(&self.shared);
+        let find = move || ids::in_view(&shared, event_id);
+        let found = tokio::task::spawn_blocking(find).await.map_err(|_| ReadError::Closed)?;
+        found.map_err(|error| ReadError::Unavailable(error.kind().to_string()))
     }
 
     /// The oldest offset there is, and the next one.
@@ -253,9 +265,12 @@ fn write_all(mut store: Store, queue: &Queue) {
                 let group: Vec<&[Entry]> = jobs.iter().map(|job| job.entries.as_slice()).collect();
                 match store.commit(&group) {
                     Ok(places) => {
+                        let mut group = Vec::with_capacity(jobs.len());
                         for (job, places) in jobs.into_iter().zip(places) {
                             let _ = job.answer.send(Ok(places));
+                            group.push(job.entries);
                         }
+                        store.note(&group);
                     }
                     Err(error) => {
                         for job in jobs {

@@ -5,7 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use schemas::header::CE_ID;
 use schemas::time::Timestamp;
+use tokio::time::timeout;
 
 use super::reader::Reader;
 use super::*;
@@ -276,4 +278,87 @@ async fn a_reader_without_the_lock_follows_a_running_writer() {
     let all = Reader::open(dir.path()).unwrap().topic(Topic::Events).collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(all.len(), 100);
     assert_eq!(all[99].key, Bytes::from_static(b"k"));
+}
+
+fn event(n: u64) -> EventId {
+    EventId::v7(n, &[7; 10])
+}
+
+async fn append_events(log: &Journal, from: u64, to: u64) {
+    for n in from..to {
+        let ce_id = (CE_ID.to_owned(), Bytes::from(event(n).to_string()));
+        let record = NewRecord { headers: vec![ce_id], ..record(0, "k", "x".repeat(300)) };
+        log.append(vec![record], AckLevel::Disk).await.expect("taken");
+    }
+}
+
+async fn offsets(log: &Journal, n: u64) -> Vec<u64> {
+    let found = log.find(event(n)).await.unwrap().expect("the journal has an index");
+    assert!(found.iter().all(|sighting| sighting.published && sighting.record.event_id() == Some(event(n))));
+    found.into_iter().map(|sighting| sighting.record.offset.0).collect()
+}
+
+#[tokio::test]
+async fn an_event_is_found_at_once_after_a_restart_and_from_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    for life in 0..3 {
+        let journal = open(dir.path());
+        for n in 0..40 {
+            append_events(&journal, n, n + 1).await;
+            let right: Vec<u64> = (0..=life).map(|life| life * 40 + n).collect();
+            assert_eq!(offsets(&journal, n).await, right, "found as soon as it is answered");
+            let outside = find_in_folder(dir.path(), event(n)).unwrap();
+            assert_eq!(outside.iter().map(|record| record.offset.0).collect::<Vec<_>>(), right);
+        }
+        assert_eq!(offsets(&journal, 99).await, [0_u64; 0]);
+        journal.close().await;
+        let (segments, indices) = (files(dir.path(), ".segment"), files(dir.path(), ".ids"));
+        assert_eq!(segments.len(), indices.len(), "a journal that is closed has an index for each segment");
+    }
+    let (segments, indices) = (files(dir.path(), ".segment"), files(dir.path(), ".ids"));
+    // Missing, damaged, and without its segment.
+    std::fs::remove_file(&indices[0]).unwrap();
+    std::fs::write(&indices[1], b"nonsense").unwrap();
+    std::fs::remove_file(&segments[2]).unwrap();
+    let gone = Reader::open(dir.path()).unwrap().map(|record| record.unwrap().offset.0).collect::<Vec<_>>();
+    let journal = open(dir.path());
+    for n in 0..40 {
+        let right: Vec<u64> =
+            (0..3).map(|life| life * 40 + n).filter(|offset| gone.contains(offset)).collect();
+        assert_eq!(offsets(&journal, n).await, right);
+        let outside = find_in_folder(dir.path(), event(n)).unwrap();
+        assert_eq!(outside.iter().map(|record| record.offset.0).collect::<Vec<_>>(), right);
+    }
+    let made = async {
+        while !indices[0].exists()
+            || std::fs::read(&indices[1]).unwrap() == b"nonsense"
+            || indices[2].exists()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(30), made)
+        .await
+        .expect("index files are made anew, those of no segment removed");
+}
+
+#[tokio::test]
+async fn the_index_of_a_deleted_segment_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = JournalConfig { retention_bytes: Some(20_000), ..small(dir.path()) };
+    for life in 0..2 {
+        let journal = Journal::open(config.clone(), Arc::new(SystemClock)).unwrap();
+        append_events(&journal, life * 100, life * 100 + 100).await;
+        journal.close().await;
+    }
+    let names = |suffix: &str| -> Vec<String> {
+        let stem = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+        files(dir.path(), suffix).into_iter().map(stem).collect()
+    };
+    assert!(names(".segment").len() < 10);
+    let (segments, indices) = (names(".segment"), names(".ids"));
+    assert!(
+        !indices.is_empty() && indices.iter().all(|name| segments.contains(name)),
+        "{indices:?} {segments:?}"
+    );
 }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::JournalConfig;
 use super::file::{FileLayer, StoredFile, read_small};
 use super::format::{State, Stored, Stream};
+use super::ids::{Ids, ids_name};
 use super::index::{Index, Span, Spot, Summary};
 use super::recovery;
 use crate::clock::Clock;
@@ -70,6 +71,7 @@ pub(crate) struct Segment {
 
 /// The segment that is written to.
 pub(crate) struct Active {
+    pub(crate) number: u64,
     pub(crate) file: Arc<dyn StoredFile>,
     pub(crate) index: Index,
     pub(crate) bytes: u64,
@@ -100,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) damages: Mutex<Vec<Damage>>,
     pub(crate) holds: Mutex<HashMap<(String, Stream), u64>>,
     pub(crate) failing: AtomicBool,
+    pub(crate) ids: Ids,
     opened: Mutex<Vec<(u64, Arc<Opened>)>>,
     bells: Mutex<HashMap<Stream, Arc<Notify>>>,
 }
@@ -132,6 +135,7 @@ impl Shared {
             damages: Mutex::default(),
             holds: Mutex::default(),
             failing: AtomicBool::new(false),
+            ids: Ids::default(),
             opened: Mutex::default(),
             bells: Mutex::default(),
         };
@@ -147,6 +151,10 @@ impl Shared {
 
     pub(crate) fn index_path(&self, number: u64) -> PathBuf {
         self.config.dir.join(recovery::index_name(number))
+    }
+
+    pub(crate) fn ids_path(&self, number: u64) -> PathBuf {
+        self.config.dir.join(ids_name(number))
     }
 
     /// The oldest offset there is of a stream, and the next one.

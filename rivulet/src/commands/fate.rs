@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use broker::embedded::reader::Reader;
+use broker::embedded::find_in_folder;
 use schemas::id::EventId;
 use serde_json::Value;
 
 use crate::cli::{FateOptions, LogPlace};
 use crate::console::{printable, say};
-use crate::fate::{self, Fate, TOPICS};
+use crate::fate::{self, Fate};
 use crate::pipeline;
 
 /// Prints the fate; exits 1 when nothing names the event.
@@ -34,11 +34,10 @@ async fn read(place: &LogPlace, event_id: EventId) -> anyhow::Result<Fate> {
     }
     let dir = pipeline::log_folder(&place.data);
     let mut fate = Fate::unknown(event_id);
-    for record in Reader::open(&dir).with_context(|| format!("no log in {}", dir.display()))? {
-        let record = record?;
-        if TOPICS.contains(&record.at.topic) {
-            fate.consider(&record);
-        }
+    let find = move || find_in_folder(&dir, event_id).with_context(|| format!("no log in {}", dir.display()));
+    let found = tokio::task::spawn_blocking(find).await??;
+    for record in &found {
+        fate.consider(record, true);
     }
     Ok(fate)
 }
