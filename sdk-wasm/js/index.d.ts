@@ -94,7 +94,7 @@ export interface Events {
 export interface Rivulet {
   /** Starts; further calls do nothing. */
   init(options: InitOptions): void;
-  /** Something happened. Returns the event's id, unless the engine is still loading and makes it later. */
+  /** Something happened. Returns the event's id; `undefined` where it is the snippet's stub that records the call. */
   track(type: string, metadata?: Metadata, options?: TrackOptions): string | undefined;
   /** A page was shown. */
   page(metadata?: Metadata, options?: TrackOptions): string | undefined;

@@ -112,6 +112,8 @@ pub enum Input<'a> {
     SocketFrame(&'a str),
     /// The socket failed or ended.
     SocketClosed,
+    /// Another tab was told a decision: its JSON.
+    Decision(&'a str),
     /// A request ended.
     Http(Answer<'a>),
     /// The time set by [`Command::SetTimer`] has come.

@@ -62,6 +62,7 @@ pub fn read(text: &str) -> Option<Input<'_>> {
         "o" if bare => Input::SocketOpen,
         "f" => Input::SocketFrame(rest),
         "c" if bare => Input::SocketClosed,
+        "d" => Input::Decision(rest),
         "A" => {
             let fields = &mut Some(rest);
             let request = u32::try_from(number(next(fields)?)?).ok()?;

@@ -15,7 +15,8 @@ export interface Leadership {
   changed(value: string | null): void;
 }
 
-export function leadership(store: Storage | undefined, lead: (yes: boolean) => void): Leadership {
+/** `stores` says whether the visitor lets anything be stored; until then every tab is its own leader. */
+export function leadership(store: Storage | undefined, lead: (yes: boolean) => void, stores: () => boolean): Leadership {
   const locks = globalThis.navigator?.locks;
   let leading = false;
   const set = (yes: boolean): void => {
@@ -26,7 +27,7 @@ export function leadership(store: Storage | undefined, lead: (yes: boolean) => v
     return { claim: () => set(true), release() {}, changed() {} };
   }
   if (locks) return byLock(locks, set, () => leading);
-  return byLease(store, set, () => leading);
+  return byLease(store, set, () => leading, stores);
 }
 
 function byLock(locks: LockManager, set: (yes: boolean) => void, leading: () => boolean): Leadership {
@@ -61,11 +62,12 @@ function byLock(locks: LockManager, set: (yes: boolean) => void, leading: () => 
   };
 }
 
-function byLease(store: Storage, set: (yes: boolean) => void, leading: () => boolean): Leadership {
+function byLease(store: Storage, set: (yes: boolean) => void, leading: () => boolean, stores: () => boolean): Leadership {
   const me = Math.random().toString(36).slice(2);
   let timer: ReturnType<typeof setInterval> | undefined;
   function claim(steal: boolean): void {
     timer ??= setInterval(() => claim(false), RENEW_MS);
+    if (!stores()) return set(true);
     try {
       const [holder, until] = (store.getItem(LEASE) ?? '').split(' ');
       if (steal || !holder || holder === me || !(Number(until) > Date.now())) {

@@ -3,7 +3,7 @@
 import { create } from './shell.js';
 
 // Bundlers copy what is written so.
-const [rivulet] = create(import.meta.url, {
+const rivulet = create(import.meta.url, {
   wasm: new URL('./core.wasm', import.meta.url).href,
   fallback: () => import('./core.fallback.js'),
 });

@@ -8,9 +8,6 @@ const stub = (window.rivulet ?? {}) as unknown as { q?: Call[]; ready?: unknown 
 if (!stub.ready) {
   const own = (document.currentScript as HTMLScriptElement | null)?.src || location.href;
   const home = own.replace(/[^/]*$/, '');
-  const [api, call] = create(home, at(home));
-  const recorded = stub.q ?? [];
-  delete stub.q;
-  window.rivulet = Object.defineProperties(stub, Object.getOwnPropertyDescriptors(api)) as unknown as typeof api;
-  for (const [name, args, when] of recorded) call(name, args, when);
+  // The list stays the stub's until the engine runs, so that what is in it is beaconed if the page goes before.
+  window.rivulet = Object.defineProperties(stub, Object.getOwnPropertyDescriptors(create(home, at(home), stub.q))) as unknown as typeof window.rivulet;
 }

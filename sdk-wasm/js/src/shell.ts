@@ -12,22 +12,26 @@ const SDK = 'rivulet-js/' + VERSION;
 const REQUEST_MS = 30_000;
 /** Calls made before the engine runs; more are dropped. */
 const EARLY = 1000;
+/** A body of so many characters is worth compressing. */
+const GZIP_LENGTH = 1024;
 
 declare const VERSION: string;
 
 type Input = (string | number)[];
-/** A call recorded before the script had loaded. */
-export type Call = [name: keyof Rivulet, args: ArrayLike<unknown>, at: number];
+/** When a call was made, and the id that its event has already, if any. */
+type When = [at: number, id: string];
+/** A call made before the engine runs, with the id of its event as 32 hexadecimal digits. */
+export type Call = [name: keyof Rivulet, args: ArrayLike<unknown>, at: number, id: string];
 
 const GRANTED = 0;
 const DENIED = 2;
 const PRIORITY = { best_effort: 0, normal: 1, critical: 2 };
 const CONSENT = { granted: GRANTED, pending: 1, denied: DENIED };
 
-export function create(home: string, core: Core): [api: Rivulet, call: (name: keyof Rivulet, args: ArrayLike<unknown>, at?: number) => unknown] {
+/** `early` are the calls that the stub has recorded; the list is in use until the engine runs. */
+export function create(home: string, core: Core, early: Call[] = []): Rivulet {
   const listeners: { [K in keyof Events]?: ((value: Events[K]) => void)[] } = {};
   const last: Partial<Events> = {};
-  const early: [Input, number][] = [];
   let options: InitOptions | undefined;
   let step: Step | undefined;
   let path: Path | undefined;
@@ -37,6 +41,7 @@ export function create(home: string, core: Core): [api: Rivulet, call: (name: ke
   let timer: ReturnType<typeof setTimeout> | undefined;
   let channel: BroadcastChannel | undefined;
   let leading = false;
+  let granted = false;
   let paged = false;
   let tracked: string | undefined;
   let started: () => void;
@@ -62,13 +67,9 @@ export function create(home: string, core: Core): [api: Rivulet, call: (name: ke
 
   /** Gives the engine an input and does what it says. */
   function run(input: Input, at = Date.now()): void {
-    if (!step) {
-      if (early.length < EARLY) early.push([input, at]);
-      return;
-    }
     try {
       const random = crypto.getRandomValues(new Uint32Array(4)) as unknown as [number, number, number, number];
-      const commands = step(input.join(FIELD), at, ...random);
+      const commands = step!(input.join(FIELD), at, ...random);
       if (commands) for (const command of commands.split(COMMAND)) obey(command.split(FIELD) as [string, string, string, string]);
     } catch (reason) {
       emit('error', { code: 'sdk.internal', message: String(reason) });
@@ -120,7 +121,7 @@ export function create(home: string, core: Core): [api: Rivulet, call: (name: ke
     if (name === 'state') value.engine = path;
     emit(name, value);
     // The tab that sends hears what the other tabs wait for.
-    if (name === 'verdict' || name === 'decision') channel?.postMessage([name, value]);
+    if (leading && (name === 'verdict' || name === 'decision')) channel?.postMessage([name, value]);
   }
 
   function url(of: string): string {
@@ -176,10 +177,15 @@ export function create(home: string, core: Core): [api: Rivulet, call: (name: ke
       clearTimeout(limit);
       parting ? beacon() : done(0, '', '');
     };
-    try {
-      fetch(to, { method: 'POST', body, keepalive: parting, credentials: 'omit', redirect: 'error', cache: 'no-store', signal: abort.signal })
+    const post = (content: BodyInit): void => {
+      fetch(to, { method: 'POST', body: content, keepalive: parting, credentials: 'omit', redirect: 'error', cache: 'no-store', signal: abort.signal })
         .then(async (answer) => done(answer.status, retryAfter(answer.headers.get('retry-after')), await answer.text()))
         .catch(failed);
+    };
+    try {
+      // A page that goes has no time to compress. The server knows compressed bytes when it sees them: a header would need a preflight.
+      if (parting || body.length < GZIP_LENGTH || !('CompressionStream' in window)) post(body);
+      else new Response(new Blob([body]).stream().pipeThrough(new CompressionStream('gzip'))).blob().then(post).catch(failed);
     } catch {
       failed();
     }
@@ -199,10 +205,10 @@ export function create(home: string, core: Core): [api: Rivulet, call: (name: ke
   }
 
   async function start(): Promise<void> {
-    const now = Date.now();
     if ((document as { prerendering?: boolean }).prerendering) {
       await new Promise((resolve) => document.addEventListener('prerenderingchange', resolve, { once: true }));
     }
+    if (options!.autoPage) follow();
     const [loaded, how] = await load(core, options!.assets);
     path = how;
     step = loaded;
@@ -217,24 +223,27 @@ export function create(home: string, core: Core): [api: Rivulet, call: (name: ke
     }
     const consent = options!.gpc !== false && (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl ? DENIED : CONSENT[options!.consent ?? 'granted'];
     run(['n', navigator.onLine === false ? 0 : 1]);
-    run(['I', options!.key, SDK, options!.transport !== 'http' && 'WebSocket' in window ? 1 : 0, consent], now);
+    run(['I', options!.key, SDK, options!.transport !== 'http' && 'WebSocket' in window ? 1 : 0, consent]);
+    granted = consent === GRANTED;
     live();
-    for (const [input, at] of early.splice(0)) run(input, at);
+    for (const [name, args, at, id] of early.splice(0)) if (name !== 'init' && name !== 'on') call(name, args, at, canonical(id));
     started();
   }
 
   /** Page life, network and other tabs. No `unload` handler: it keeps a page out of the back-forward cache. */
   function live(): void {
-    roles = leadership(store, (yes) => {
+    const lead = (yes: boolean): void => {
       leading = yes;
       run(['L', yes ? 1 : 0]);
       if (yes && store) scan();
-    });
+    };
+    roles = leadership(store, lead, () => granted);
     const visible = (): boolean => document.visibilityState !== 'hidden';
     roles.claim(visible());
     try {
       channel = new BroadcastChannel('rivulet');
-      channel.onmessage = ({ data: [name, value] }) => leading || emit(name, value);
+      // The engine knows which decisions were told; a verdict has one sender.
+      channel.onmessage = ({ data: [name, value] }) => leading || (name === 'decision' ? run(['d', JSON.stringify(value)]) : emit(name, value));
     } catch {
       // Other tabs then hear nothing of their verdicts.
     }
@@ -291,7 +300,7 @@ export function create(home: string, core: Core): [api: Rivulet, call: (name: ke
   }
 
   /** The fields of an event, as JSON made now: what the page changes later is not the event. */
-  function event(op: Input, type: string, metadata: Metadata, choice: TrackOptions | undefined, at = Date.now()): string | undefined {
+  function event(op: Input, type: string, metadata: Metadata, choice: TrackOptions | undefined, [at, id]: When): string | undefined {
     const context = {
       page: { url: location.href, path: location.pathname, referrer: document.referrer, title: document.title },
       library: { name: 'rivulet-js', version: VERSION },
@@ -299,32 +308,31 @@ export function create(home: string, core: Core): [api: Rivulet, call: (name: ke
       screen: { width: screen.width, height: screen.height },
     };
     tracked = undefined;
-    run([...op, PRIORITY[choice?.priority ?? 'normal'] ?? 1, new Date(at).toISOString(), JSON.stringify(String(type)), JSON.stringify(metadata), JSON.stringify(context), String(choice?.eventId ?? '').toLowerCase()], at);
+    run([...op, PRIORITY[choice?.priority ?? 'normal'] ?? 1, new Date(at).toISOString(), JSON.stringify(String(type)), JSON.stringify(metadata), JSON.stringify(context), String(choice?.eventId ?? id).toLowerCase()], at);
     return tracked;
   }
 
-  const calls: { [K in keyof Rivulet]?: (at: number | undefined, ...args: never[]) => unknown } = {
-    init(_at, given: InitOptions) {
+  const calls: { [K in keyof Rivulet]?: (when: When, ...args: never[]) => unknown } = {
+    init(_when, given: InitOptions) {
       if (options) return;
       options = { ...given, host: given.host ?? new URL(home, location.href).origin };
       start().catch((reason) => emit('error', { code: 'sdk.not_loaded', message: String(reason) }));
-      if (options.autoPage) {
-        paged = true;
-        follow();
-      }
     },
-    track: (at, type: string, metadata?: Metadata, choice?: TrackOptions) => event(['T'], type, metadata ?? {}, choice, at),
-    page(at, metadata?: Metadata, choice?: TrackOptions) {
+    track: (when, type: string, metadata?: Metadata, choice?: TrackOptions) => event(['T'], type, metadata ?? {}, choice, when),
+    page(when, metadata?: Metadata, choice?: TrackOptions) {
       paged = true;
       const here = { url: location.href, path: location.pathname, search: location.search, title: document.title, referrer: document.referrer };
-      return event(['T'], 'page_view', { ...here, ...metadata }, choice, at);
+      return event(['T'], 'page_view', { ...here, ...metadata }, choice, when);
     },
-    identify: (at, user: string, traits?: Metadata, choice?: TrackOptions) =>
-      event(['U', JSON.stringify(String(user))], 'identify', { traits: traits ?? {} }, choice, at),
+    identify: (when, user: string, traits?: Metadata, choice?: TrackOptions) =>
+      event(['U', JSON.stringify(String(user))], 'identify', { traits: traits ?? {} }, choice, when),
     reset: () => run(['Z']),
     flush: () => run(['F']),
-    consent: (_at, granted: boolean) => run(['C', granted ? GRANTED : DENIED]),
-    on(_at, name: keyof Events, listener: (value: never) => void) {
+    consent(_when, yes: boolean) {
+      granted = yes;
+      run(['C', yes ? GRANTED : DENIED]);
+    },
+    on(_when, name: keyof Events, listener: (value: never) => void) {
       const all = (listeners[name] ??= []) as ((value: never) => void)[];
       all.push(listener);
       if (name === 'queue' || name === 'state') if (name in last) listener(last[name] as never);
@@ -332,21 +340,34 @@ export function create(home: string, core: Core): [api: Rivulet, call: (name: ke
     },
   };
 
-  function call(name: keyof Rivulet, args: ArrayLike<unknown>, at?: number): unknown {
+  function call(name: keyof Rivulet, args: ArrayLike<unknown>, at = Date.now(), id = ''): unknown {
     try {
-      return (calls[name] as (at?: number, ...args: unknown[]) => unknown)(at, ...Array.from(args));
+      return (calls[name] as (when: When, ...args: unknown[]) => unknown)([at, id], ...Array.from(args));
     } catch (reason) {
       emit('error', { code: 'sdk.call', message: name + ': ' + reason });
       return undefined;
     }
   }
 
+  /** As the stub does: listed until the engine runs, and for the stub to beacon if the page goes before. */
+  function record(name: keyof Rivulet, args: unknown[]): unknown {
+    const at = Date.now();
+    const id = 0 + at.toString(16) + (early.length + 7000) + 8000 + Math.random().toFixed(12).slice(2);
+    if (early.length < EARLY) early.push([name, args, at, id]);
+    return name === 'init' || name === 'on' ? call(name, args) : canonical(id);
+  }
+
   const api = { ready } as Rivulet;
   for (const name of Object.keys(calls) as (keyof Rivulet)[]) {
-    (api as unknown as Record<string, unknown>)[name] = (...args: unknown[]) => call(name, args);
+    (api as unknown as Record<string, unknown>)[name] = (...args: unknown[]) => (step ? call : record)(name, args);
   }
   Object.defineProperty(api, 'path', { get: () => path });
-  return [api, call];
+  for (const [name, args] of early) if (name === 'init' || name === 'on') call(name, args);
+  return api;
+}
+
+function canonical(id: string): string {
+  return id.replace(/(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
 }
 
 /** `Retry-After` is seconds or a date; in milliseconds. */

@@ -3,7 +3,7 @@
 //! Needs `dist/` and `js/build/`, which `cargo xtask sdk` makes.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
@@ -30,35 +30,24 @@ async function engine(kind) {
 
 const track = (type, metadata = '{}') => ['T', 1, '2026-11-25T04:00:00.000Z', JSON.stringify(type), metadata, '{}', ''].join(F);
 
-/** Inputs of one visit: start, socket, acks, a refusal, a request when the socket is gone, leaving. */
-function visit() {
-  const inputs = ['n' + F + '1', ['I', KEY, 'rivulet-js/test', 1, 0].join(F), 'L' + F + '1', track('page_view'), 'o'];
-  inputs.push('f' + F + '{"type":"hello","session":"s1","resumed":0,"credit":2,"server_time":1,"limits":{"event_bytes":65536,"batch_bytes":4194304,"batch_events":2500,"depth":32,"ack":"disk"}}');
-  for (let at = 0; at < 40; at++) inputs.push(track('product_view', JSON.stringify({ name: '🐲 ' + 'x'.repeat(at * 37), price: at / 7 })));
-  inputs.push('f' + F + '{"type":"ack","seq":1,"cumulative":1,"credit":2,"server_time":2,"events":[]}', 't', 'c', 't', track('purchase'), 't');
-  inputs.push(['A', 1, 413, '', '{"error":{"code":"body.too_large"}}'].join(F), ['A', 2, 200, '', '<html>'].join(F), 't', 'h' + F + '1', 'v', 'Z', 'C' + F + '2');
-  return inputs;
-}
-
 /** A generator with a seed, so that both builds get the same random words. */
 function words(seed) {
   let state = seed >>> 0;
   return () => Array.from({ length: 4 }, () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0));
 }
 
-async function replay(kind, inputs) {
-  const step = await engine(kind);
-  const random = words(7);
-  return inputs.map((input, at) => step(input, 1_764_000_000_000 + at * 997, random()));
+// Recorded by the engine's own tests (`tests/engine/traces.rs`), which replay them natively.
+const traces = readdirSync(path('../../traces')).filter((name) => name.endsWith('.jsonl'));
+for (const kind of ['wasm', 'fallback']) {
+  test(`recorded traces are replayed byte for byte by the ${kind === 'wasm' ? 'WebAssembly' : 'JavaScript'} build`, async () => {
+    assert.ok(traces.length > 0);
+    for (const name of traces) {
+      const step = await engine(kind);
+      const lines = readFileSync(path('../../traces/' + name), 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line));
+      for (const [at, [input, now, random, commands]] of lines.entries()) assert.equal(step(input, now, random), commands, `${name}, line ${at + 1}`);
+    }
+  });
 }
-
-test('WebAssembly and its JavaScript form answer byte for byte alike', async () => {
-  const inputs = visit();
-  const wasm = await replay('wasm', inputs);
-  assert.deepEqual(await replay('fallback', inputs), wasm);
-  assert.ok(wasm.some((commands) => commands.includes('S' + F + '{"type":"batch"')), 'no batch was sent on the socket');
-  assert.ok(wasm.some((commands) => commands.includes('H' + F)), 'no request was sent');
-});
 
 test('an event is stored, sent, and removed by its own verdict only', async () => {
   for (const kind of ['wasm', 'fallback']) {

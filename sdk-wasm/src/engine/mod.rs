@@ -28,6 +28,8 @@ const PUT_AGAIN: usize = 4;
 const EVENT_BYTES: usize = 64 << 10;
 /// Decisions remembered so that none is shown twice.
 const DECISIONS: usize = 32;
+/// Ids remembered that the page itself brought, so that none becomes two events.
+const BROUGHT: usize = 256;
 
 /// A request without answer yet.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,7 @@ pub struct Engine {
     batch_bytes: usize,
     batch_events: usize,
     decisions: Vec<EventId>,
+    brought: Vec<EventId>,
     last_now: u64,
     wake: Option<u64>,
     told_queue: (usize, u64),
@@ -89,6 +92,7 @@ impl Default for Engine {
             batch_bytes: send::BATCH_BYTES,
             batch_events: send::BATCH_EVENTS,
             decisions: Vec::new(),
+            brought: Vec::new(),
             last_now: 0,
             wake: None,
             told_queue: (0, 0),
@@ -125,6 +129,7 @@ impl Engine {
             Input::SocketOpen => self.socket_open(now),
             Input::SocketFrame(text) => self.frame(text, now, random),
             Input::SocketClosed => self.socket_ended(now, random),
+            Input::Decision(json) => self.decision(json),
             Input::Http(answer) => self.http(&answer, now, random),
             Input::Timer => self.timer(now, random),
             Input::Online(online) => {
@@ -206,6 +211,12 @@ impl Engine {
 
     fn track(&mut self, event: &Tracked<'_>, now: u64, entropy: Entropy) {
         if self.consent == Consent::Denied {
+            return;
+        }
+        if let Some(id) = event.id
+            && (self.queue.find(id).is_some() || !remember(&mut self.brought, id, BROUGHT))
+        {
+            self.out.tracked(id);
             return;
         }
         if self.who.anonymous.is_none() {
@@ -410,6 +421,18 @@ impl Engine {
         }
         self.wake = None;
     }
+}
+
+/// Adds an id to those known, of which so many are kept; `false` if it is one of them.
+fn remember(known: &mut Vec<EventId>, id: EventId, most: usize) -> bool {
+    if known.contains(&id) {
+        return false;
+    }
+    if known.len() >= most {
+        known.remove(0);
+    }
+    known.push(id);
+    true
 }
 
 fn put_entry(out: &mut Commands, entry: &Entry) {

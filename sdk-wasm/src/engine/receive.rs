@@ -5,9 +5,9 @@
 
 use alloc::vec::Vec;
 
-use schemas::wire::{Frame, FrameKind, WireStatus, WireVerdict, hello_frame};
+use schemas::wire::{self, Frame, FrameKind, WireStatus, WireVerdict, hello_frame};
 
-use super::{DECISIONS, Engine};
+use super::{DECISIONS, Engine, remember};
 use crate::id::EventId;
 use crate::input::{Answer, Delivery};
 use crate::queue::Flight;
@@ -51,7 +51,7 @@ impl Engine {
         match frame.kind {
             FrameKind::Hello => self.greeted(&frame, now),
             FrameKind::Ack => self.ack(&frame, now, random),
-            FrameKind::Decision => self.decision(&frame),
+            FrameKind::Decision => self.decision(frame.decision.unwrap_or_default()),
             FrameKind::Pace => self.backoff.pause(now, frame.retry_after_ms.unwrap_or_default()),
             FrameKind::Error => self.refused(frame.code.unwrap_or("frame.invalid"), now, random),
             FrameKind::Pong | FrameKind::Other => {}
@@ -95,18 +95,12 @@ impl Engine {
         );
     }
 
-    fn decision(&mut self, frame: &Frame<'_>) {
-        let (Some(json), Some(id)) = (frame.decision, frame.decision_id.and_then(EventId::parse)) else {
-            return;
-        };
-        if self.decisions.contains(&id) {
-            return;
+    /// Told once, whether it came on the socket, again after a cut, or from another tab.
+    pub(super) fn decision(&mut self, json: &str) {
+        let Some(id) = wire::member_text(json, "decision_id").and_then(EventId::parse) else { return };
+        if remember(&mut self.decisions, id, DECISIONS) {
+            self.out.deliver(Delivery::Decision).push_str(json);
         }
-        if self.decisions.len() >= DECISIONS {
-            self.decisions.remove(0);
-        }
-        self.decisions.push(id);
-        self.out.deliver(Delivery::Decision).push_str(json);
     }
 
     /// The server will not have us, or not so: tell the developer, keep the events, ask rarely.
@@ -187,7 +181,7 @@ impl Engine {
         self.out.del_event(id);
         let json = self.out.deliver(Delivery::Verdict);
         json.push_str(r#"{"event_type":"#);
-        json.push_str(schemas::wire::member(&entry.json, "event_type").unwrap_or("null"));
+        json.push_str(wire::member(&entry.json, "event_type").unwrap_or("null"));
         json.push(',');
         json.push_str(verdict.json.strip_prefix('{').unwrap_or("}"));
         true

@@ -130,11 +130,11 @@ export class Site {
     return site;
   }
 
-  /** A page with the snippet; `headers` may hold a policy. The page's own calls stand in a file, so that a policy may forbid inline code. */
-  page(path, gateway, { headers = {}, before = '' } = {}) {
+  /** A page with the snippet; `headers` may hold a policy, `init` further options. The page's own calls stand in a file, so that a policy may forbid inline code. */
+  page(path, gateway, { headers = {}, before = '', init: options = '' } = {}) {
     const init = `${before}\n${readFileSync(join(sdk, 'stub.js'), 'utf8')}
       window.seen = { verdicts: [], decisions: [], queue: undefined, states: [], errors: [] };
-      rivulet.init({ key: 'wk_dev', host: ${JSON.stringify(gateway)} });
+      rivulet.init({ key: 'wk_dev', host: ${JSON.stringify(gateway)}, ${options} });
       rivulet.on('verdict', (verdict) => seen.verdicts.push(verdict));
       rivulet.on('queue', (queue) => { seen.queue = queue; });
       rivulet.on('state', (state) => seen.states.push(state));
