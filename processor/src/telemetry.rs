@@ -119,6 +119,8 @@ impl Telemetry {
             ("refused_aliases", notes.refused_aliases),
             ("refused_traits", notes.refused_traits),
             ("absent_keys", notes.absent_keys),
+            ("deferred_events", notes.deferred_events),
+            ("histories_missed", notes.histories_missed),
         ];
         for (kind, n) in kinds.into_iter().filter(|(_, n)| *n > 0) {
             self.notes.get_or_create(&Word { kind }).inc_by(n);

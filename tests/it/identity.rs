@@ -1,8 +1,11 @@
 //! Who is who: a device becomes a person when it says so, and nobody is not a person.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use tests::events::{self, Random};
 use tests::faults::{self, SOON, Timed};
+use tests::log;
 use tests::rivulet::{Options, Rivulet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,6 +56,59 @@ async fn what_a_device_did_before_signing_in_belongs_to_the_person_after() {
         (total >= 4).then_some(total)
     });
     assert_eq!(total.await, 4);
+}
+
+/// The view stands behind the sign-in in the person's partition; the device's history has the longer way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_right_after_signing_in_decides_with_what_the_device_did_before() {
+    const PEOPLE: usize = 24;
+    let _timed = Timed::new("identity: merge and decide");
+    let rivulet = Rivulet::up().await;
+    let mut random = Random::seeded("identity: merge and decide");
+    let mut triggers = BTreeMap::new();
+    for n in 0..PEOPLE {
+        let device = events::of_device(&format!("md-device-{n}"));
+        let person = events::of_user(&format!("md-person-{n}"));
+        let both = json!({ "user_id": format!("md-person-{n}"), "anonymous_id": format!("md-device-{n}") });
+        let third = events::product_view(&mut random, &person, "hats");
+        triggers.insert(format!("user:md-person-{n}"), events::id(&third).to_owned());
+        let batch = [
+            events::product_view(&mut random, &device, "hats"),
+            events::product_view(&mut random, &device, "hats"),
+            events::event(&mut random, "identify", &both, &json!({ "traits": {} })),
+            third,
+        ];
+        // One after the other, as clients' clocks say: otherwise any of them is the newest.
+        let start = events::now_millis() - 1_000;
+        let batch = (start..).zip(batch).map(|(millis, event)| events::at(event, millis)).collect::<Vec<_>>();
+        let answer = rivulet.client().send(events::array(&batch)).await;
+        assert_eq!(answer.statuses(), ["accepted"; 4], "{}", answer.text);
+    }
+    let banners = async || {
+        let all = log::cat(&rivulet, "rivulet.decisions").await.into_iter();
+        let banners = all.filter(|record| record.value["slot"] == "home_banner");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        banners
+            .map(|record| (text(&record.value["subject"]), text(&record.value["trigger"])))
+            .collect::<Vec<_>>()
+    };
+    faults::eventually("everybody has a banner", SOON, async || {
+        (banners().await.len() >= PEOPLE).then_some(())
+    })
+    .await;
+    // One more view each, when all is known: at most one banner in 24 hours all the same.
+    for n in 0..PEOPLE {
+        let person = events::of_user(&format!("md-person-{n}"));
+        rivulet.client().send(events::product_view(&mut random, &person, "hats").to_string()).await;
+        faults::eventually("the view is counted", SOON, async || {
+            let profile = rivulet.profile(&format!("user:md-person-{n}")).await?;
+            (profile["categories"]["hats"] == 4).then_some(())
+        })
+        .await;
+    }
+    let decided = banners().await;
+    assert_eq!(decided.len(), PEOPLE, "each once: {decided:?}");
+    assert_eq!(decided.into_iter().collect::<BTreeMap<_, _>>(), triggers);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -56,6 +56,10 @@ pub struct Notes {
     pub refused_aliases: u64,
     /// Traits too large to be kept.
     pub refused_traits: u64,
+    /// Events at which rules were not evaluated because a history was on its way; they are when it has come.
+    pub deferred_events: u64,
+    /// Histories that did not come in time.
+    pub histories_missed: u64,
     /// Rules that counted by a field that the event does not have.
     pub absent_keys: u64,
 }

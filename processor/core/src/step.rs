@@ -1,7 +1,11 @@
 //! The step: one input of one profile.
 //!
-//! Order: sessions whose time has come are closed; then the input has its effect; then sessions that it left in the past are
-//! closed too. So a late timer changes nothing but when it is told, and batches have no meaning.
+//! Order: what is due is done (sessions that ended are closed, histories that did not come are given up); then the input has its
+//! effect; then sessions that it left in the past are closed too. So a late timer changes nothing but when it is told, and batches
+//! have no meaning.
+//!
+//! A profile that asks others for their history (a device joined, an alias) decides nothing until it is there: rules see the whole
+//! history or, after [`HISTORY_DEADLINE_MS`], what there is. Then they are evaluated at the newest events ([`evaluate::reconsider`]).
 //!
 //! **Invariant:** the step reads nothing but its arguments, and every effect is in the profile or in the outputs.
 
@@ -15,10 +19,14 @@ use crate::enrich::user_agent;
 use crate::input::{Control, EventInput, Input, MAX_HOPS};
 use crate::output::{Outcome, Outputs, SessionClosed};
 use crate::profile::view::{difference, to_json};
-use crate::profile::{Dated, MAX_DEVICES, Profile, json_time, keep_earliest, keep_latest};
+use crate::profile::{Dated, MAX_AWAITED, MAX_DEVICES, Profile, json_time, keep_earliest, keep_latest};
 use crate::rules::{Ruleset, evaluate};
 use crate::score::Model;
 use crate::session::{Session, Settings};
+
+/// How long a history is waited for, in milliseconds of the partition's time. It comes within milliseconds, unless the other
+/// partition is behind.
+pub const HISTORY_DEADLINE_MS: i64 = 60_000;
 
 /// What the step runs by.
 #[derive(Clone, PartialEq, Debug)]
@@ -36,6 +44,7 @@ pub fn step(program: &Program, profile: &mut Profile, input: Input<'_>, now: Tim
     let mut out = Outputs::default();
     let session = profile.sessions.current().map(Session::attribute);
     close_sessions(program, profile, now, &mut out);
+    give_up(program, profile, now, &mut out);
     match input {
         Input::Event(input) => event(program, profile, input, now, &mut out),
         Input::Timer => {}
@@ -49,8 +58,31 @@ pub fn step(program: &Program, profile: &mut Profile, input: Input<'_>, now: Tim
 impl Profile {
     /// When this profile's next timer is due.
     pub fn next_timer(&self, program: &Program) -> Option<Timestamp> {
-        self.sessions.next_due(program.sessions)
+        let histories = self.awaited.values().map(|since| since.plus_millis(HISTORY_DEADLINE_MS)).max();
+        let session = self.sessions.next_due(program.sessions);
+        histories.into_iter().chain(session).min()
     }
+}
+
+/// Ends the wait for histories once the last of them is overdue.
+fn give_up(program: &Program, profile: &mut Profile, now: Timestamp, out: &mut Outputs) {
+    let Some(due) = profile.awaited.values().map(|since| since.plus_millis(HISTORY_DEADLINE_MS)).max() else {
+        return;
+    };
+    if due <= now {
+        out.notes.histories_missed += u64::try_from(profile.awaited.len()).unwrap_or_default();
+        profile.awaited.clear();
+        let score = program.model.score(profile, &program.rules);
+        evaluate::reconsider(program, profile, evaluate::Instant { score, now: due }, out);
+    }
+}
+
+/// Asks another profile for its history.
+fn ask(profile: &mut Profile, from: ProfileKey, now: Timestamp, out: &mut Outputs) {
+    if profile.awaited.len() < MAX_AWAITED {
+        profile.awaited.insert(from.clone(), now);
+    }
+    out.controls.push(Control::Merge { from, into: profile.key.clone() });
 }
 
 fn close_sessions(program: &Program, profile: &mut Profile, now: Timestamp, out: &mut Outputs) {
@@ -93,14 +125,18 @@ fn event(
         }
     }
     enrich(profile, input, out);
-    join_device(profile, input, out);
-    alias(profile, input, out);
+    join_device(profile, input, now, out);
+    alias(profile, input, now, out);
     evaluate::count(program, profile, input, out);
     if !profile.sessions.record(program.sessions, receipt.event_id, receipt.occurred_at) {
         out.outcome = Outcome::Late;
     }
     let score = rescore(program, profile, out);
-    evaluate::evaluate(program, profile, input, score, now, out);
+    if profile.awaited.is_empty() {
+        evaluate::evaluate(program, profile, input, evaluate::Instant { score, now }, out);
+    } else {
+        out.notes.deferred_events += 1;
+    }
 }
 
 fn rescore(program: &Program, profile: &mut Profile, out: &mut Outputs) -> f64 {
@@ -133,7 +169,7 @@ fn enrich(profile: &mut Profile, input: &EventInput<'_>, out: &mut Outputs) {
 
 /// An event that names a person and a device joins the two. Vouched for by a public key alone, the device joins only a person
 /// without devices: anybody could claim to be anybody otherwise.
-fn join_device(profile: &mut Profile, input: &EventInput<'_>, out: &mut Outputs) {
+fn join_device(profile: &mut Profile, input: &EventInput<'_>, now: Timestamp, out: &mut Outputs) {
     let event = input.event;
     let Some(device) = event.anonymous_id.as_ref().filter(|id| !id.as_str().starts_with(NO_PROFILE_PREFIX))
     else {
@@ -150,11 +186,11 @@ fn join_device(profile: &mut Profile, input: &EventInput<'_>, out: &mut Outputs)
     let at = event.receipt.occurred_at;
     profile.devices.insert(device.as_str().to_owned(), at);
     out.change(format!("devices.{device}"), None, json_time(Some(at)));
-    out.controls.push(Control::Merge { from: ProfileKey::anonymous(device), into: profile.key.clone() });
+    ask(profile, ProfileKey::anonymous(device), now, out);
 }
 
 /// `alias` with `metadata.previous_id`: that user's profile becomes part of this one. A public key may not do that.
-fn alias(profile: &Profile, input: &EventInput<'_>, out: &mut Outputs) {
+fn alias(profile: &mut Profile, input: &EventInput<'_>, now: Timestamp, out: &mut Outputs) {
     if input.event.event_type.as_str() != "alias" || profile.key.kind != ProfileKind::User {
         return;
     }
@@ -165,7 +201,7 @@ fn alias(profile: &Profile, input: &EventInput<'_>, out: &mut Outputs) {
         out.notes.refused_aliases += 1;
         return;
     }
-    out.controls.push(Control::Merge { from, into: profile.key.clone() });
+    ask(profile, from, now, out);
 }
 
 fn control(program: &Program, profile: &mut Profile, control: &Control, now: Timestamp, out: &mut Outputs) {
@@ -177,14 +213,7 @@ fn control(program: &Program, profile: &mut Profile, control: &Control, now: Tim
                 out.controls.push(Control::Absorb { from, into, state, hops: hops + 1 });
                 return;
             }
-            let before = profile.attributes();
-            profile.absorb(program.sessions, state, &mut out.notes);
-            profile.windows.retain(|window| program.rules.uses(window));
-            profile.score = Some(program.model.score(profile, &program.rules));
-            let mut changes = difference(&before, &profile.attributes());
-            // The step tells the session's change itself.
-            changes.retain(|change| change.name != "session");
-            out.changes.append(&mut changes);
+            absorb(program, profile, from, state, now, out);
         }
         Control::Forward { event: bytes, hops, .. } => {
             // Written by a step that had read it, so it reads again.
@@ -198,9 +227,33 @@ fn control(program: &Program, profile: &mut Profile, control: &Control, now: Tim
     }
 }
 
-/// Hands over all that is held and sends on what comes later.
+/// Takes in what another profile held. Once nothing more is on its way, rules are evaluated with the whole.
+fn absorb(
+    program: &Program,
+    profile: &mut Profile,
+    from: &ProfileKey,
+    state: &Profile,
+    now: Timestamp,
+    out: &mut Outputs,
+) {
+    let before = profile.attributes();
+    profile.absorb(program.sessions, state, &mut out.notes);
+    profile.windows.retain(|window| program.rules.uses(window));
+    profile.awaited.remove(from);
+    let score = program.model.score(profile, &program.rules);
+    profile.score = Some(score);
+    let mut changes = difference(&before, &profile.attributes());
+    // The step tells the session's change itself.
+    changes.retain(|change| change.name != "session");
+    out.changes.append(&mut changes);
+    if profile.awaited.is_empty() {
+        evaluate::reconsider(program, profile, evaluate::Instant { score, now }, out);
+    }
+}
+
+/// Hands over all that is held and sends on what comes later. Who asks is always answered: it waits for that.
 fn merge_away(profile: &mut Profile, into: &ProfileKey, out: &mut Outputs) {
-    if *into == profile.key || profile.redirect.as_ref() == Some(into) {
+    if *into == profile.key {
         return;
     }
     let before = profile.attributes();
@@ -211,8 +264,6 @@ fn merge_away(profile: &mut Profile, into: &ProfileKey, out: &mut Outputs) {
     let mut changes = difference(&before, &profile.attributes());
     changes.retain(|change| change.name != "session");
     out.changes.append(&mut changes);
-    if held.first_seen.is_some() {
-        let from = profile.key.clone();
-        out.controls.push(Control::Absorb { from, into: into.clone(), state: Box::new(held), hops: 0 });
-    }
+    let from = profile.key.clone();
+    out.controls.push(Control::Absorb { from, into: into.clone(), state: Box::new(held), hops: 0 });
 }

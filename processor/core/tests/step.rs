@@ -7,6 +7,8 @@
     reason = "tests fail by panicking"
 )]
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use processor_core::input::MAX_HOPS;
@@ -16,10 +18,11 @@ use processor_core::session::Settings;
 use processor_core::*;
 use proptest::prelude::*;
 use schemas::event::LoggedEvent;
-use schemas::id::{EventId, ProfileKey, SourceName};
+use schemas::id::ProfileKey;
 use schemas::json::Limits;
-use schemas::receipt::{Receipt, Trust};
+use schemas::receipt::Trust;
 use schemas::time::Timestamp;
+use support::*;
 
 const RULES: &str = r#"
 rules:
@@ -41,9 +44,6 @@ last_values:
 "#;
 const MODEL: &str = r#"{"bias":-2,"features":[{"name":"counter.product_view","weight":0.4,"max":10},
     {"name":"session.events","weight":0.1},{"name":"window.category_interest","weight":0.2}]}"#;
-/// 2026-01-01T12:00:00Z
-const NOON: i64 = 1_767_268_800_000;
-const MINUTE: i64 = 60_000;
 
 fn program() -> Program {
     Program {
@@ -51,35 +51,6 @@ fn program() -> Program {
         model: Model::parse(MODEL.as_bytes()).unwrap(),
         sessions: Settings::default(),
     }
-}
-
-fn id(n: u32) -> EventId {
-    EventId::from_bytes(u128::from(n).to_be_bytes())
-}
-
-fn bytes(n: u32, at: i64, head: &str, trust: Trust) -> Vec<u8> {
-    let receipt = Receipt {
-        event_id: id(n),
-        received_at: Timestamp(at),
-        occurred_at: Timestamp(at),
-        source: SourceName::new("web"),
-        schema: None,
-        trust,
-        ip: None,
-        user_agent: None,
-        original_event_id: None,
-        clamped_from: None,
-    };
-    receipt.splice(format!("{{{head}}}").as_bytes())
-}
-
-fn feed(program: &Program, profile: &mut Profile, bytes: &[u8], now: i64) -> Outputs {
-    let event = LoggedEvent::read(bytes, Limits::default()).unwrap();
-    step(program, profile, Input::Event(&EventInput::new(&event)), Timestamp(now))
-}
-
-fn user(id: &str) -> Profile {
-    Profile::new(ProfileKey::parse(&format!("user:{id}")).unwrap())
 }
 
 fn view(n: u32, at: i64, category: &str) -> Vec<u8> {
@@ -372,7 +343,7 @@ fn any_event() -> impl Strategy<Value = (i64, String)> {
 fn facts(profile: &Profile) -> Profile {
     let mut facts = profile.clone();
     (facts.sessions, facts.score) = (processor_core::session::Sessions::default(), None);
-    (facts.decisions, facts.cooldowns) = (Vec::new(), BTreeMap::new());
+    (facts.decisions, facts.cooldowns, facts.awaited) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     facts
 }
 

@@ -250,6 +250,8 @@ impl<'a> Work<'a> {
         sum.refused_aliases += new.refused_aliases;
         sum.refused_traits += new.refused_traits;
         sum.absent_keys += new.absent_keys;
+        sum.deferred_events += new.deferred_events;
+        sum.histories_missed += new.histories_missed;
         self.effects.decisions += u64::try_from(out.decisions.len()).unwrap_or_default();
     }
 
@@ -317,6 +319,7 @@ impl<'a> Work<'a> {
         ready.dedup();
         for key in ready {
             let out = step(program, &mut self.load(&key)?.profile, Input::Timer, now);
+            self.note(&out);
             let at = schemas::topic::TopicPartition {
                 topic: schemas::topic::Topic::Events,
                 partition: self.partition,

@@ -3,8 +3,11 @@
 //! **Invariant:** commutative and, while no cap is reached, associative: counters and sums add, times are the first and last,
 //! values are the latest by (time, event id), windows keep the newest of both, sessions that touch become one.
 
+use schemas::time::Timestamp;
+
 use super::{
-    MAX_CATEGORIES, MAX_DECISIONS, MAX_DEVICES, MAX_EVENT_TYPES, Profile, keep_earliest, keep_latest,
+    MAX_AWAITED, MAX_CATEGORIES, MAX_DECISIONS, MAX_DEVICES, MAX_EVENT_TYPES, Profile, keep_earliest,
+    keep_latest, keep_latest_in,
 };
 use crate::output::Notes;
 use crate::session::Settings;
@@ -33,6 +36,15 @@ impl Profile {
             }
         }
         notes.evicted_keys += self.windows.merge(&other.windows);
+        for (event_type, moment) in &other.moments {
+            keep_latest_in(&mut self.moments, event_type, moment.clone());
+        }
+        for (from, since) in other.awaited.iter().filter(|(from, _)| **from != self.key) {
+            if self.awaited.len() < MAX_AWAITED || self.awaited.contains_key(from) {
+                let first = |mine: &mut Timestamp| *mine = (*since).min(*mine);
+                self.awaited.entry(from.clone()).and_modify(first).or_insert(*since);
+            }
+        }
         for (rule, at) in &other.cooldowns {
             self.cooldowns.entry(rule.clone()).and_modify(|mine| *mine = (*at).max(*mine)).or_insert(*at);
         }

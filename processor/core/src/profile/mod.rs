@@ -33,6 +33,8 @@ pub use windows::Windows;
 pub const MAX_DEVICES: usize = 32;
 /// Decisions kept a profile, the newest.
 pub const MAX_DECISIONS: usize = 8;
+/// Profiles whose history is waited for at once.
+pub const MAX_AWAITED: usize = 32;
 /// Event types counted a profile.
 pub const MAX_EVENT_TYPES: usize = 128;
 /// Categories counted a profile.
@@ -82,6 +84,9 @@ impl<T> Dated<T> {
     }
 }
 
+/// The newest event of a type, with the values that rules need to be evaluated at it again, by path.
+pub type Moment = Dated<BTreeMap<String, String>>;
+
 /// Puts `new` in place if it is later; true if it did.
 pub(crate) fn keep_latest<T>(place: &mut Option<Dated<T>>, new: Dated<T>) -> bool {
     let wins = place.as_ref().is_none_or(|old| new.order() > old.order());
@@ -89,6 +94,15 @@ pub(crate) fn keep_latest<T>(place: &mut Option<Dated<T>>, new: Dated<T>) -> boo
         *place = Some(new);
     }
     wins
+}
+
+/// Puts `new` under a name if it is later than what is there.
+pub(crate) fn keep_latest_in<T>(map: &mut BTreeMap<String, Dated<T>>, name: &str, new: Dated<T>) {
+    match map.get_mut(name) {
+        Some(old) if old.order() >= new.order() => {}
+        Some(old) => *old = new,
+        None => drop(map.insert(name.to_owned(), new)),
+    }
 }
 
 /// Puts `new` in place if it is earlier; true if it did.
@@ -135,6 +149,12 @@ pub struct Profile {
     /// Newest event times for the rules.
     #[serde(default)]
     pub windows: Windows,
+    /// The newest event of each type that rules are evaluated at without counting it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moments: BTreeMap<String, Moment>,
+    /// Profiles that were asked for their history, and when. Nothing is decided until it is there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub awaited: BTreeMap<ProfileKey, Timestamp>,
     /// When each rule last fired, by the time it was evaluated at.
     #[serde(default)]
     pub cooldowns: BTreeMap<String, Timestamp>,
@@ -173,6 +193,8 @@ impl Profile {
             last_seen: None,
             devices: BTreeMap::new(),
             windows: Windows::default(),
+            moments: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             cooldowns: BTreeMap::new(),
             sessions: Sessions::default(),
             decisions: Vec::new(),

@@ -8,7 +8,7 @@ use schemas::json::{Kind, Member};
 use schemas::receipt::Receipt;
 use serde::{Deserialize, Serialize};
 
-use super::Dated;
+use super::{Dated, keep_latest_in};
 use crate::fields::{self, cut};
 use crate::output::Outputs;
 
@@ -57,7 +57,7 @@ impl Traits {
         let json = if member.kind == Kind::Null { "null" } else { json };
         let new = Dated { at: receipt.occurred_at, event: receipt.event_id, value: json.to_owned() };
         let old = self.get(name).map(str::to_owned);
-        self.put(name, new);
+        keep_latest_in(&mut self.0, name, new);
         out.change(format!("{group}.{name}"), old, self.get(name).map(str::to_owned));
         self.shrink(|gone, old| out.change(format!("{group}.{gone}"), Some(old), None));
     }
@@ -65,19 +65,9 @@ impl Traits {
     /// Takes another profile's values in.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (name, dated) in &other.0 {
-            self.put(name, dated.clone());
+            keep_latest_in(&mut self.0, name, dated.clone());
         }
         self.shrink(|_, _| ());
-    }
-
-    fn put(&mut self, name: &str, new: Dated<String>) {
-        match self.0.get_mut(name) {
-            Some(old) if old.order() >= new.order() => {}
-            Some(old) => *old = new,
-            None => {
-                self.0.insert(name.to_owned(), new);
-            }
-        }
     }
 
     fn shrink(&mut self, mut gone: impl FnMut(String, String)) {

@@ -26,6 +26,11 @@ impl Cell {
         self.0.last().map(|(at, _)| Timestamp(*at))
     }
 
+    /// The newest event and its time.
+    pub fn last(&self) -> Option<(Timestamp, EventId)> {
+        self.0.last().map(|(at, id)| (Timestamp(*at), *id))
+    }
+
     /// Whether the event is among those kept.
     pub fn holds(&self, event: EventId) -> bool {
         self.0.iter().rev().any(|(_, id)| *id == event)

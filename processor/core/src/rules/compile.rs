@@ -80,6 +80,7 @@ pub struct Ruleset {
     rules: Vec<Rule>,
     by_type: HashMap<String, Vec<usize>>,
     counted: HashMap<String, Vec<Counted>>,
+    remembered: HashMap<String, Vec<Path>>,
     pub(crate) last_values: Vec<LastValue>,
 }
 
@@ -131,6 +132,12 @@ impl Ruleset {
         self.counted.get(event_type).map_or(&[], Vec::as_slice)
     }
 
+    /// What to keep of the newest event of a type, so that rules can be evaluated at it again; `None` if its time and id in a
+    /// window are all that its rules need.
+    pub(crate) fn remembered(&self, event_type: &str) -> Option<&[Path]> {
+        self.remembered.get(event_type).map(Vec::as_slice)
+    }
+
     /// The window of a rule and its length.
     pub(crate) fn window_of(&self, rule: &str) -> Option<(&str, i64)> {
         let when = self.rules.iter().find(|other| other.name == rule)?.when.as_ref()?;
@@ -150,6 +157,17 @@ impl Ruleset {
         if let Some(unless) = &rule.unless {
             let counted = Counted { window: unless.window.clone(), by: None, k: 1 };
             self.count(unless.window.as_str(), counted);
+        }
+        let counts_itself = rule.when.as_ref().is_some_and(|when| when.count == rule.on);
+        let mut paths = super::evaluate::paths_of(&rule.payload);
+        if !counts_itself {
+            paths.extend(rule.when.as_ref().and_then(|when| when.by.clone()));
+        }
+        if !counts_itself || !paths.is_empty() {
+            let known = self.remembered.entry(rule.on.clone()).or_default();
+            known.extend(paths);
+            known.sort();
+            known.dedup();
         }
         self.by_type.entry(rule.on.clone()).or_default().push(self.rules.len());
         self.rules.push(rule);
