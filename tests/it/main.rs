@@ -24,6 +24,7 @@ mod identity;
 mod kafka;
 mod ledger;
 mod numbers;
+mod operators;
 mod readiness;
 mod reads;
 mod receipts;

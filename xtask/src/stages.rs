@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::step::Tally;
-use crate::{kafka, setup, step, tidy, up, web};
+use crate::{kafka, operators, setup, step, tidy, up, web};
 
 /// One stage; its budget is for two cold cores.
 struct Stage {
@@ -37,6 +37,7 @@ const STAGES: &[Stage] = &[
 const SLOW: &[Stage] = &[
     Stage { name: "deny", budget: minutes(15), work: deny },
     Stage { name: "doc", budget: minutes(15), work: doc },
+    Stage { name: "operators", budget: minutes(5), work: |_| operators::check() },
     Stage { name: "long-torture", budget: minutes(60), work: long_torture },
 ];
 
