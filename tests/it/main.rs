@@ -29,6 +29,7 @@ mod readiness;
 mod reads;
 mod receipts;
 mod recovery;
+mod schemas;
 mod sessions;
 mod text;
 mod times;

@@ -44,6 +44,14 @@ impl Options {
         self
     }
 
+    /// With this schema document, such as `page_view/1.json`, and the others so given, instead of the built-in ones.
+    #[must_use]
+    pub fn schema(mut self, path: &str, document: &Value) -> Self {
+        self.files.push((format!("schemas/{path}"), document.to_string()));
+        self.env.retain(|(name, _)| name != "RIVULET__SCHEMAS__DIR");
+        self.set("schemas", "dir", "{dir}/schemas")
+    }
+
     /// With the demo's keys and these rules instead of the demo's.
     #[must_use]
     pub fn rules(mut self, yaml: &str) -> Self {
@@ -80,7 +88,10 @@ impl Rivulet {
     pub fn prepared(options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("rivulet-it-").tempdir().expect("a temporary folder");
         for (name, text) in &options.files {
-            std::fs::write(dir.path().join(name), text).expect("the test's folder is writable");
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("in the test's folder"))
+                .expect("the test's folder is writable");
+            std::fs::write(path, text).expect("the test's folder is writable");
         }
         Self { dir, options, process: None, address: String::new(), ready_after: Duration::ZERO }
     }
@@ -203,6 +214,11 @@ impl Rivulet {
     /// Runs another command of the same binary and waits for its end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
         run(self.command().args(arguments)).await
+    }
+
+    /// The same with more environment variables.
+    pub async fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+        run(self.command().envs(variables.iter().copied()).args(arguments)).await
     }
 
     /// `/metrics`, as text.

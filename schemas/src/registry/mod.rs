@@ -10,18 +10,30 @@ use std::sync::Arc;
 use jsonschema::Validator;
 use serde_json::Value;
 
+mod bounds;
+mod compile;
+mod documents;
+mod graph;
+mod version;
+
+use documents::Document;
+use version::Pin;
+
 use crate::builtin::DOCUMENTS;
 use crate::id::EventType;
 use crate::reason;
 use crate::verdict::{Code, Reason};
+
+pub use compile::FORMATS;
+pub use version::Version;
 
 /// `product_view@1`: an event type with a schema version.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SchemaId {
     /// The event type.
     pub event_type: EventType,
-    /// Its version, from 1.
-    pub version: u32,
+    /// Its version.
+    pub version: Version,
 }
 
 impl std::fmt::Display for SchemaId {
@@ -33,12 +45,14 @@ impl std::fmt::Display for SchemaId {
 /// Every schema the gateway judges by. Clones share the compiled schemas.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    types: Arc<BTreeMap<EventType, BTreeMap<u32, Compiled>>>,
+    types: Arc<BTreeMap<EventType, BTreeMap<Version, Schema>>>,
 }
 
+/// One compiled schema.
 #[derive(Debug)]
-struct Compiled {
+pub struct Schema {
     id: SchemaId,
+    text: Arc<str>,
     document: Value,
     validator: Validator,
 }
@@ -86,73 +100,72 @@ impl Registry {
         reason = "the documents are part of the program; a test compiles each of them"
     )]
     pub fn builtin() -> Self {
-        let texts = DOCUMENTS.iter().map(|(event_type, version, text)| {
+        let documents = DOCUMENTS.iter().map(|(event_type, version, text)| {
             let path = format!("schemas/events/{event_type}/{version}.json");
-            compile(&path, EventType::new(*event_type), *version, text.as_bytes())
+            Document::of_type(&path, EventType::new(*event_type), Version::major(*version), text.as_bytes())
         });
-        Self::collect(texts).expect("built-in schemas compile")
+        let documents: Result<Vec<_>, _> = documents.collect();
+        documents.and_then(|documents| Self::of(&documents)).expect("built-in schemas compile")
     }
 
-    /// Loads `<type>/<version>.json` below `dir`. Folders inside a type's folder (such as `examples`) are passed over.
+    /// Loads `<type>/<version>.json` below `dir`, and `_<folder>/<name>.json` to refer to. Folders inside those (such as
+    /// `examples`) are passed over. Reads the whole folder or fails; nothing is fetched from elsewhere.
     pub fn load(dir: &Path) -> Result<Self, Error> {
-        let mut all = Vec::new();
-        for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
-            let Some(event_type) = folder.file_name().and_then(|name| name.to_str()) else { continue };
-            for file in
-                entries(&folder)?.into_iter().filter(|path| path.extension().is_some_and(|it| it == "json"))
-            {
-                let path = file.display().to_string();
-                let version = file.file_stem().and_then(|stem| stem.to_str()).and_then(version_number);
-                let Some(version) = version else {
-                    let message = "a schema's file is named by its version, such as `1.json`".to_owned();
-                    return Err(Error::Schema { path, message });
-                };
-                let text =
-                    std::fs::read(&file).map_err(|source| Error::Read { path: path.clone(), source })?;
-                all.push(compile(&path, EventType::new(event_type), version, &text));
-            }
-        }
-        Self::collect(all)
+        Self::of(&documents::read_folder(dir)?)
     }
 
-    fn collect(all: impl IntoIterator<Item = Result<Compiled, Error>>) -> Result<Self, Error> {
-        let mut types: BTreeMap<EventType, BTreeMap<u32, Compiled>> = BTreeMap::new();
-        for compiled in all {
-            let compiled = compiled?;
-            types.entry(compiled.id.event_type.clone()).or_default().insert(compiled.id.version, compiled);
+    fn of(documents: &[Document]) -> Result<Self, Error> {
+        let mut types: BTreeMap<EventType, BTreeMap<Version, Schema>> = BTreeMap::new();
+        for schema in compile::all(documents)? {
+            let SchemaId { event_type, version } = schema.id.clone();
+            types.entry(event_type).or_default().insert(version, schema);
         }
         Ok(Self { types: Arc::new(types) })
     }
 
-    /// Judges an event's `metadata`; `pinned` is the event's `schema` member (`type@2`, or `2`). The newest version otherwise.
-    /// `metadata` is `None` when the event has none: judged as an empty object.
-    pub fn judge(&self, event_type: &EventType, pinned: Option<&str>, metadata: Option<&Value>) -> Judgement {
-        let Some(versions) = self.types.get(event_type) else { return Judgement::UnknownType };
-        let newest = versions.last_key_value().map(|(_, newest)| newest);
+    /// The schema that judges events of a type; `pinned` is the event's `schema` member (`type@2`, `2`, `2.1` or `2.1.3`): the
+    /// newest version in that range. The newest of all otherwise. `None` for a type without schema; fails for a version that
+    /// does not exist.
+    pub fn schema(
+        &self,
+        event_type: &EventType,
+        pinned: Option<&str>,
+    ) -> Result<Option<&Schema>, Box<Reason>> {
+        let Some(versions) = self.types.get(event_type) else { return Ok(None) };
         let schema = match pinned {
-            None => newest,
-            Some(pinned) => pinned_version(event_type, pinned).and_then(|version| versions.get(&version)),
+            None => versions.last_key_value().map(|(_, newest)| newest),
+            Some(pinned) => pin(event_type, pinned)
+                .and_then(|pin| versions.range(pin.range()).next_back())
+                .map(|(_, schema)| schema),
         };
-        let Some(schema) = schema else {
-            let known: Vec<String> = versions.values().map(|known| format!("`{}`", known.id)).collect();
-            let expected = format!("one of {}", known.join(", "));
-            return Judgement::Invalid(Box::new(
-                Reason::new(Code::SchemaVersionUnknown).at("/schema").expecting(expected),
-            ));
-        };
-        let nothing = Value::Object(serde_json::Map::new());
-        let metadata = metadata.unwrap_or(&nothing);
-        if schema.validator.is_valid(metadata) {
-            return Judgement::Valid(schema.id.clone());
+        if schema.is_some() {
+            return Ok(schema);
         }
-        let mut reason = reason::first(schema.validator.iter_errors(metadata));
-        reason.schema = Some(schema.id.to_string());
-        Judgement::Invalid(Box::new(reason))
+        let known: Vec<String> = versions.values().map(|known| format!("`{}`", known.id)).collect();
+        let expected = format!("one of {}", known.join(", "));
+        Err(Box::new(Reason::new(Code::SchemaVersionUnknown).at("/schema").expecting(expected)))
+    }
+
+    /// Judges an event's `metadata` by [`Self::schema`]. `metadata` is `None` when the event has none: judged as an empty object.
+    pub fn judge(&self, event_type: &EventType, pinned: Option<&str>, metadata: Option<&Value>) -> Judgement {
+        match self.schema(event_type, pinned) {
+            Ok(None) => Judgement::UnknownType,
+            Ok(Some(schema)) => match schema.check(metadata) {
+                Ok(()) => Judgement::Valid(schema.id.clone()),
+                Err(reason) => Judgement::Invalid(reason),
+            },
+            Err(reason) => Judgement::Invalid(reason),
+        }
+    }
+
+    /// Every schema, ordered by type and version.
+    pub fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        self.types.values().flat_map(BTreeMap::values)
     }
 
     /// The ids of all schemas, ordered.
     pub fn ids(&self) -> impl Iterator<Item = &SchemaId> {
-        self.types.values().flat_map(BTreeMap::values).map(|compiled| &compiled.id)
+        self.schemas().map(Schema::id)
     }
 
     /// The document of a schema.
@@ -161,37 +174,41 @@ impl Registry {
     }
 }
 
-fn entries(dir: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
-    let read = |source| Error::Read { path: dir.display().to_string(), source };
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(read)? {
-        paths.push(entry.map_err(read)?.path());
+impl Schema {
+    /// Its name.
+    pub const fn id(&self) -> &SchemaId {
+        &self.id
     }
-    paths.sort();
-    Ok(paths)
+
+    /// The document as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Judges an event's `metadata`; `None` is judged as an empty object.
+    pub fn check(&self, metadata: Option<&Value>) -> Result<(), Box<Reason>> {
+        let nothing = Value::Object(serde_json::Map::new());
+        let metadata = metadata.unwrap_or(&nothing);
+        if self.validator.is_valid(metadata) {
+            return Ok(());
+        }
+        let mut reason = reason::first(self.validator.iter_errors(metadata));
+        reason.schema = Some(self.id.to_string());
+        Err(Box::new(reason))
+    }
 }
 
-fn compile(path: &str, event_type: EventType, version: u32, text: &[u8]) -> Result<Compiled, Error> {
-    let fault = |message: String| Error::Schema { path: path.to_owned(), message };
-    let document: Value = serde_json::from_slice(text).map_err(|error| fault(error.to_string()))?;
-    let options = jsonschema::draft202012::options().should_validate_formats(true).offline();
-    let validator =
-        options.build(&document).map_err(|error| fault(format!("{error} at `{}`", error.instance_path())))?;
-    Ok(Compiled { id: SchemaId { event_type, version }, document, validator })
-}
-
-/// A version's digits: no sign, no leading zero, not 0.
-fn version_number(text: &str) -> Option<u32> {
-    (!text.starts_with(['0', '+'])).then(|| text.parse().ok()).flatten()
-}
-
-fn pinned_version(event_type: &EventType, pinned: &str) -> Option<u32> {
+fn pin(event_type: &EventType, pinned: &str) -> Option<Pin> {
     match pinned.rsplit_once('@') {
-        Some((pinned_type, version)) if pinned_type == event_type.as_str() => version_number(version),
+        Some((pinned_type, version)) if pinned_type == event_type.as_str() => Pin::parse(version),
         Some(_) => None,
-        None => version_number(pinned),
+        None => Pin::parse(pinned),
     }
 }
 
+#[cfg(test)]
+mod folders;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;
