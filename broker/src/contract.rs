@@ -20,7 +20,7 @@ use schemas::verdict::AckLevel;
 
 use tokio::time::Instant;
 
-use crate::log::{AppendError, Log, NewRecord, ReadError, ReadLimit, Record};
+use crate::log::{Appended, Log, NewRecord, ReadError, ReadLimit, Record, RecordError};
 
 /// How long a check waits for what must come.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -32,8 +32,17 @@ pub struct Traits {
     pub highest: AckLevel,
     /// Whether answers name partition and offset.
     pub tells_place: bool,
-    /// Whether a record that is too large makes `append` fail at once.
-    pub refuses_too_large: bool,
+    /// Whether a record for a partition that does not exist is refused; a spool gives it the partition of its key.
+    pub knows_partitions: bool,
+}
+
+impl Traits {
+    /// The journal's.
+    pub const JOURNAL: Self = Self { highest: AckLevel::Disk, tells_place: true, knows_partitions: true };
+    /// Kafka's.
+    pub const KAFKA: Self = Self { highest: AckLevel::Broker, ..Self::JOURNAL };
+    /// The spool's.
+    pub const SPOOL: Self = Self { tells_place: false, knows_partitions: false, ..Self::KAFKA };
 }
 
 /// Runs every check. The log's topics may hold records already.
@@ -45,7 +54,7 @@ pub async fn check_all(log: &dyn Log, traits: Traits) {
     reads_wait_and_wake(log).await;
     reads_outside_are_refused(log).await;
     levels_are_the_truth(log, traits).await;
-    too_large_is_told(log, traits).await;
+    a_record_that_is_refused_costs_no_neighbour(log, traits).await;
     log.hold("contract", at(0), Offset(0));
     assert!(log.health().admitting);
 }
@@ -64,6 +73,12 @@ pub fn record(partition: u32, key: &str, value: impl Into<Bytes>) -> NewRecord {
 /// A partition of the events' topic.
 pub const fn at(partition: u32) -> TopicPartition {
     TopicPartition { topic: Topic::Events, partition: PartitionId(partition) }
+}
+
+/// Appends records of which none is refused.
+pub async fn append(log: &dyn Log, batch: Vec<NewRecord>, want: AckLevel) -> Vec<Appended> {
+    let answers = log.append(batch, want).await.expect("taken");
+    answers.into_iter().collect::<Result<_, _>>().expect("none is refused")
 }
 
 /// Reads `count` records from an offset on, waiting for them.
@@ -93,7 +108,7 @@ async fn order_within_a_partition(log: &dyn Log, traits: Traits) {
     let mut answers = Vec::new();
     for batch in 0..20 {
         let records = (0..10).map(|n| record(1, "k", format!("{}", batch * 10 + n))).collect();
-        answers.extend(log.append(records, AckLevel::Disk).await.expect("taken"));
+        answers.extend(append(log, records, AckLevel::Disk).await);
     }
     assert_eq!(answers.len(), 200);
     let records = read_exactly(log, at(1), start, 200).await;
@@ -122,7 +137,7 @@ async fn order_of_a_key(log: &dyn Log) {
     let mut expected: HashMap<u32, usize> = HashMap::new();
     for round in 0..15 {
         let of = |key: &String| NewRecord { partition: None, ..record(0, key, format!("{round}")) };
-        log.append(keys.iter().map(of).collect(), AckLevel::Disk).await.expect("taken");
+        append(log, keys.iter().map(of).collect(), AckLevel::Disk).await;
         for key in &keys {
             *expected.entry(partition::for_key(key.as_bytes(), count).0).or_default() += 1;
         }
@@ -154,7 +169,7 @@ async fn everything_comes_back_as_it_went(log: &dyn Log) {
     let tombstone = record(2, "gone", Bytes::new());
     let large = record(2, "large", vec![b'x'; 200_000]);
     let batch = vec![odd, tombstone, large, record(2, "", "no key")];
-    log.append(batch.clone(), AckLevel::Disk).await.expect("taken");
+    append(log, batch.clone(), AckLevel::Disk).await;
     let back = read_exactly(log, at(2), start, 4).await;
     for (new, record) in batch.iter().zip(&back) {
         assert_eq!((&new.key, &new.headers, &new.value), (&record.key, &record.headers, &record.value));
@@ -165,7 +180,7 @@ async fn everything_comes_back_as_it_went(log: &dyn Log) {
 async fn reads_obey_their_limits(log: &dyn Log) {
     let start = settled_end(log, at(3)).await;
     let batch = (0..20).map(|_| record(3, "k", vec![b'y'; 10_000])).collect();
-    log.append(batch, AckLevel::Disk).await.expect("taken");
+    append(log, batch, AckLevel::Disk).await;
     read_exactly(log, at(3), start, 20).await;
     let read = |limit| async move { log.read(at(3), start, limit).await.expect("readable").len() };
     assert_eq!(read(ReadLimit { max_records: 7, ..ReadLimit::default() }).await, 7);
@@ -185,7 +200,7 @@ async fn reads_wait_and_wake(log: &dyn Log) {
     let limit = ReadLimit { max_wait: PATIENCE, ..ReadLimit::default() };
     let append = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        log.append(vec![record(4, "k", "wake")], AckLevel::Disk).await.expect("taken");
+        append(log, vec![record(4, "k", "wake")], AckLevel::Disk).await;
     };
     let started = Instant::now();
     let (woken, ()) = tokio::join!(log.read(at(4), end, limit), append);
@@ -208,7 +223,7 @@ async fn levels_are_the_truth(log: &dyn Log, traits: Traits) {
         (AckLevel::Broker, traits.highest),
     ] {
         let start = settled_end(log, at(6)).await;
-        let answers = log.append(vec![record(6, "k", "a"), record(6, "k", "b")], want).await.expect("taken");
+        let answers = append(log, vec![record(6, "k", "a"), record(6, "k", "b")], want).await;
         assert_eq!(answers.len(), 2);
         for answer in &answers {
             assert!(
@@ -219,16 +234,40 @@ async fn levels_are_the_truth(log: &dyn Log, traits: Traits) {
         }
         read_exactly(log, at(6), start, 2).await;
     }
-    assert_eq!(log.append(Vec::new(), AckLevel::Disk).await.expect("nothing is taken").len(), 0);
+    assert_eq!(append(log, Vec::new(), AckLevel::Disk).await, []);
 }
 
-async fn too_large_is_told(log: &dyn Log, traits: Traits) {
+async fn a_record_that_is_refused_costs_no_neighbour(log: &dyn Log, traits: Traits) {
     let start = settled_end(log, at(7)).await;
-    let batch = vec![record(7, "k", "small"), record(7, "k", vec![b'z'; 40 << 20])];
-    let answer = log.append(batch, AckLevel::Broker).await;
-    assert!(matches!(answer, Err(AppendError::TooLarge { index: 1, .. })), "{answer:?}");
-    if traits.refuses_too_large {
-        assert_eq!(settled_end(log, at(7)).await, start, "all or nothing");
+    let nowhere = log.partitions(Topic::Events).await.expect("known");
+    let mut batch: Vec<NewRecord> = (0..10).map(|n| record(7, "k", format!("{n}"))).collect();
+    batch[3].value = vec![b'z'; 40 << 20].into();
+    batch[9].value = vec![b'z'; 40 << 20].into();
+    if traits.knows_partitions {
+        batch[5].partition = Some(PartitionId(nowhere));
     }
-    log.append(vec![record(7, "k", "next")], AckLevel::Disk).await.expect("the partition goes on");
+    let answers = log.append(batch, AckLevel::Broker).await.expect("taken");
+    assert_eq!(answers.len(), 10, "one answer a record");
+    let mut right = Vec::new();
+    for (n, answer) in answers.iter().enumerate() {
+        match n {
+            3 | 9 => {
+                let sizes = matches!(answer, Err(RecordError::TooLarge { bytes, max }) if *bytes >= 40 << 20 && max < bytes);
+                assert!(sizes, "{answer:?}");
+            }
+            5 if traits.knows_partitions => {
+                assert_eq!(*answer, Err(RecordError::NoPartition(PartitionId(nowhere))));
+            }
+            n => {
+                assert_eq!(answer.as_ref().map(|answer| answer.level), Ok(traits.highest));
+                right.push(Bytes::from(n.to_string()));
+            }
+        }
+    }
+    let back = read_exactly(log, at(7), start, right.len()).await;
+    assert_eq!(back.iter().map(|record| record.value.clone()).collect::<Vec<_>>(), right);
+    assert_eq!(settled_end(log, at(7)).await, Offset(start.0 + right.len() as u64), "and nothing else");
+    let all = log.append(vec![record(7, "k", vec![b'z'; 40 << 20])], AckLevel::Received).await;
+    assert!(matches!(all.expect("taken").as_slice(), [Err(RecordError::TooLarge { .. })]));
+    append(log, vec![record(7, "k", "next")], AckLevel::Disk).await;
 }

@@ -26,3 +26,6 @@ pub mod spool;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -89,6 +89,28 @@ impl Default for ReadLimit {
     }
 }
 
+/// One answer for each record of a batch, in order.
+pub type Answers = Vec<Result<Appended, RecordError>>;
+
+/// Why one record of a batch was not appended. It costs none of its neighbours.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It is larger than the log takes, and always will be.
+    #[error("the record has {bytes} bytes, the log takes {max}")]
+    TooLarge {
+        /// Its size with what the log puts around it, in bytes.
+        bytes: usize,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// Its topic has no such partition.
+    #[error("there is no partition {}", .0.0)]
+    NoPartition(PartitionId),
+    /// The broker did not acknowledge it; it may be written all the same. May succeed later.
+    #[error("the record is not known to be written: {0}")]
+    Unavailable(String),
+}
+
 /// Why a batch was not appended. Nothing of it is on the log then, as far as is known.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AppendError {
@@ -101,16 +123,6 @@ pub enum AppendError {
     /// The log is shutting down.
     #[error("the log is closed")]
     Closed,
-    /// The record at `index` of the batch is larger than the log takes.
-    #[error("record {index} has {bytes} bytes, the log takes {max}")]
-    TooLarge {
-        /// Its place in the batch.
-        index: usize,
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        max: usize,
-    },
 }
 
 /// Why a read failed.
@@ -151,6 +163,8 @@ pub struct Health {
     pub spooled_bytes: u64,
     /// Records lost to damage since start, by recovery.
     pub corrupted_records: u64,
+    /// Records taken since start that their topic would not take for their size; they are in quarantine.
+    pub unpublishable_records: u64,
     /// Bytes on disk.
     pub disk_bytes: u64,
 }
@@ -167,13 +181,10 @@ pub struct Sighting {
 
 /// A log of topics with partitions.
 pub trait Log: Send + Sync + 'static {
-    /// Appends a batch in order, all or nothing on this machine, and answers when `want` is reached, or with the highest level
-    /// that was reached by the log's own deadline. One answer a record, in order.
-    fn append(
-        &self,
-        batch: Vec<NewRecord>,
-        want: AckLevel,
-    ) -> LogFuture<'_, Result<Vec<Appended>, AppendError>>;
+    /// Appends a batch in order and answers when `want` is reached, or with the highest level that was reached by the log's own
+    /// deadline. One answer a record, in order: a record that is refused for a reason of its own is left out, the others are
+    /// appended, on this machine all or none of them.
+    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Answers, AppendError>>;
 
     /// Reads from an offset on. Waits up to `limit.max_wait` at the end, then returns an empty list.
     fn read(

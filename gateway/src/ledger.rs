@@ -158,7 +158,7 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::MemoryLog;
+    use crate::testing;
 
     fn verdict(status: Status) -> Verdict {
         Verdict { event_id: None, status, acked: None, reason: None, warnings: Vec::new() }
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn every_received_event_ends_in_exactly_one_outcome() {
-        let ledger = Ledger::new(&Metrics::new(&MemoryLog::shared()));
+        let ledger = Ledger::new(&Metrics::new(&testing::log()));
         let web = SourceName::new("web");
         let entry = ledger.receive(&web, 5);
         assert!(ledger.totals("web").balances());

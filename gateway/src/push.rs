@@ -320,15 +320,12 @@ fn frame(decision: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::MemoryLog;
+    use crate::testing;
 
     fn hub(sessions: usize) -> PushHub {
         let socket =
             SocketConfig { sessions, session_ids: 2, session_decisions: 2, ..SocketConfig::default() };
-        PushHub::new(
-            &GatewayConfig { socket, ..GatewayConfig::default() },
-            &Metrics::new(&MemoryLog::shared()),
-        )
+        PushHub::new(&GatewayConfig { socket, ..GatewayConfig::default() }, &Metrics::new(&testing::log()))
     }
 
     fn event(n: u8) -> EventId {

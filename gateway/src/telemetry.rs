@@ -11,6 +11,7 @@ use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _, LabelValueEncoder,
 };
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -47,6 +48,8 @@ pub const LOG_ADMITTING: &str = "rivulet_gateway_log_admitting";
 pub const SPOOLED_RECORDS: &str = "rivulet_gateway_spooled_records";
 /// Bytes that wait for the broker.
 pub const SPOOLED_BYTES: &str = "rivulet_gateway_spooled_bytes";
+/// Records accepted since the start that were too large for their topic; each is in quarantine (suffix `_total`).
+pub const UNPUBLISHABLE_RECORDS: &str = "rivulet_gateway_unpublishable_records";
 
 /// Upper bounds of the histogram's buckets, seconds.
 const BUCKETS: [f64; 12] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10.0];
@@ -219,7 +222,7 @@ impl std::fmt::Debug for LogHealth {
 
 impl Collector for LogHealth {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Health { admitting, spooled_records, spooled_bytes, .. } = self.0.health();
+        let Health { admitting, spooled_records, spooled_bytes, unpublishable_records, .. } = self.0.health();
         for (name, help, value) in [
             (LOG_ADMITTING, "Whether the log takes records", u64::from(admitting)),
             (SPOOLED_RECORDS, "Records that wait for the broker", spooled_records),
@@ -228,6 +231,10 @@ impl Collector for LogHealth {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        Ok(())
+        let counter = ConstCounter::new(unpublishable_records);
+        let help = "Records accepted that were too large for their topic and are in quarantine";
+        let descriptor =
+            encoder.encode_descriptor(UNPUBLISHABLE_RECORDS, help, None, counter.metric_type())?;
+        counter.encode(descriptor)
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Telemetry {
     lag: Family<Partition, Gauge>,
     pub(crate) failures: Counter,
     pub(crate) expired: Counter,
-    pub(crate) too_large: Counter,
+    pub(crate) refused_outputs: Counter,
 }
 
 impl Telemetry {
@@ -62,7 +62,7 @@ impl Telemetry {
             lag: Family::default(),
             failures: Counter::default(),
             expired: Counter::default(),
-            too_large: Counter::default(),
+            refused_outputs: Counter::default(),
         };
         registry.register("records", "Records done with, by outcome", all.records.clone());
         registry.register("conflicts", "Duplicates with another body than the first", all.conflicts.clone());
@@ -92,7 +92,11 @@ impl Telemetry {
             "Records gone by retention before they were processed",
             all.expired.clone(),
         );
-        registry.register("too_large_outputs", "Outputs that the log does not take", all.too_large.clone());
+        registry.register(
+            "refused_outputs",
+            "Outputs that the log will never take",
+            all.refused_outputs.clone(),
+        );
         all.registry = Arc::new(registry);
         all
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use broker::clock::TestClock;
+use broker::testing::MemoryLog;
 use http::{Request, StatusCode};
 use processor::store::StateStore;
 use processor::store::disk::DiskStore;
@@ -33,7 +34,7 @@ struct World {
 
 async fn world() -> World {
     let chaos = Arc::new(Chaos::default());
-    let log = MemoryLog::new(4, &chaos);
+    let log = support::log(4, &chaos);
     let store = Arc::new(MortalStore { chaos, ..MortalStore::default() });
     let clock = Arc::new(TestClock::new(Timestamp(NOON)));
     let processor = start(&log, Arc::clone(&store) as _, &clock).await;
@@ -57,7 +58,7 @@ impl World {
     }
 
     fn records(&self, topic: Topic) -> Vec<serde_json::Value> {
-        self.log.all(topic).iter().map(|record| serde_json::from_slice(&record.value).unwrap()).collect()
+        self.log.records(topic).iter().map(|record| serde_json::from_slice(&record.value).unwrap()).collect()
     }
 }
 
@@ -216,15 +217,15 @@ async fn nobody_gets_no_profile_and_the_log_is_held_where_the_store_is() {
     world.settle().await;
     assert_eq!(stored_profiles(&world.store.inner).keys().collect::<Vec<_>>(), ["user:u1"]);
     assert_eq!(world.processor.ledger().applied, 2);
-    assert_eq!(world.log.holds.lock().unwrap().values().sum::<u64>(), 2);
-    assert_eq!(world.log.ends().iter().sum::<u64>(), 2, "no device joined");
+    assert_eq!(world.log.held(Topic::Events), 2);
+    assert_eq!(world.log.ends(Topic::Events).iter().sum::<u64>(), 2, "no device joined");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_disk_a_decision_leaves_within_milliseconds_and_the_state_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let chaos = Arc::new(Chaos::default());
-    let log = MemoryLog::new(8, &chaos);
+    let log = support::log(8, &chaos);
     let clock = Arc::new(TestClock::new(Timestamp(NOON)));
     let open = || Arc::new(DiskStore::open(folder.path()).unwrap()) as Arc<dyn StateStore>;
     let processor = start(&log, open(), &clock).await;
@@ -234,7 +235,7 @@ async fn on_disk_a_decision_leaves_within_milliseconds_and_the_state_is_there_af
     assert!(settled(&processor, &log).await);
     let started = tokio::time::Instant::now();
     log.put(view(3, NOON, "u1").record());
-    while log.all(Topic::Decisions).is_empty() {
+    while log.records(Topic::Decisions).is_empty() {
         assert!(started.elapsed().as_secs() < 5, "no decision");
         tokio::time::sleep(std::time::Duration::from_micros(200)).await;
     }
@@ -249,6 +250,6 @@ async fn on_disk_a_decision_leaves_within_milliseconds_and_the_state_is_there_af
     log.put(view(4, NOON, "u1").record());
     assert!(settled(&processor, &log).await);
     assert_eq!((processor.ledger().applied, processor.ledger().duplicate), (4, 1));
-    assert_eq!(log.all(Topic::Decisions).len(), 1, "at most once in 24 hours");
+    assert_eq!(log.records(Topic::Decisions).len(), 1, "at most once in 24 hours");
     processor.drain().await;
 }

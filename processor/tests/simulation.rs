@@ -76,7 +76,7 @@ fn events(dice: &mut Dice) -> Vec<Event> {
 async fn live(seed: u64, mut deaths: impl FnMut(&mut Dice) -> Option<i64>) -> u32 {
     let mut dice = Dice(seed);
     let chaos = Arc::new(Chaos::default());
-    let log = MemoryLog::new(3, &chaos);
+    let log = support::log(3, &chaos);
     let store = Arc::new(MortalStore { chaos: Arc::clone(&chaos), ..MortalStore::default() });
     let clock = Arc::new(TestClock::new(Timestamp(NOON)));
     let mut waiting = events(&mut dice).into_iter().peekable();
@@ -114,8 +114,11 @@ async fn live(seed: u64, mut deaths: impl FnMut(&mut Dice) -> Option<i64>) -> u3
     }
     let told: HashSet<_> = decision_ids(&log).into_iter().collect();
     assert_eq!(told, oracle.decisions, "seed {seed}");
-    let ids: Vec<_> =
-        log.all(Topic::Events).iter().filter_map(|r| r.header("rivulet_id").map(<[u8]>::to_vec)).collect();
+    let ids: Vec<_> = log
+        .records(Topic::Events)
+        .iter()
+        .filter_map(|r| r.header("rivulet_id").map(<[u8]>::to_vec))
+        .collect();
     assert!(
         lives > 1 || ids.len() == ids.iter().collect::<HashSet<_>>().len(),
         "seed {seed}: without a death no output is repeated"
@@ -142,7 +145,7 @@ fn a_write_that_fails_once_is_tried_again_without_a_restart() {
     runtime().block_on(async {
         for write in 0..24 {
             let chaos = Arc::new(Chaos::default());
-            let log = MemoryLog::new(1, &chaos);
+            let log = support::log(1, &chaos);
             let store = Arc::new(MortalStore { chaos: Arc::clone(&chaos), ..MortalStore::default() });
             let clock = Arc::new(TestClock::new(Timestamp(NOON)));
             let processor = start(&log, Arc::clone(&store) as _, &clock).await;

@@ -38,6 +38,7 @@ pub(crate) use self::format::Stamp;
 pub(crate) use self::format::{Entry, Stored, Stream};
 #[cfg(feature = "kafka")]
 pub(crate) use self::format::{SPOOL_TOPIC, Take};
+pub(crate) use self::queue::Room;
 pub(crate) use self::stream::Streams;
 #[cfg(feature = "kafka")]
 pub(crate) use self::view::locked;
@@ -45,7 +46,8 @@ pub use self::view::{Damage, DamageKind};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::log::{
-    AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record, Sighting,
+    Answers, AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record,
+    RecordError, Sighting,
 };
 
 /// How a journal is kept.
@@ -153,11 +155,11 @@ impl Journal {
         self.streams.partitions()
     }
 
-    fn entry(&self, record: NewRecord) -> Result<Entry, AppendError> {
+    fn entry(&self, record: NewRecord) -> Result<Entry, RecordError> {
         let count = self.streams.partitions();
         let partition = record.partition.unwrap_or_else(|| partition::for_key(&record.key, count));
         if partition.0 >= count {
-            return Err(AppendError::Unavailable(format!("no partition {}", partition.0)));
+            return Err(RecordError::NoPartition(partition));
         }
         let stream = Stream::of(TopicPartition { topic: record.topic, partition });
         Ok(Entry { stream, key: record.key, headers: record.headers, value: record.value })
@@ -172,25 +174,18 @@ impl Journal {
 }
 
 impl Log for Journal {
-    fn append(
-        &self,
-        batch: Vec<NewRecord>,
-        want: AckLevel,
-    ) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
+    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Answers, AppendError>> {
         Box::pin(async move {
-            let entries =
-                batch.into_iter().map(|record| self.entry(record)).collect::<Result<Vec<_>, _>>()?;
-            let count = entries.len();
-            let written = self.streams.append(entries).await?;
+            let entries = batch.into_iter().map(|record| self.entry(record)).collect();
+            let pending = self.streams.append(entries, Room::Common).await?;
             if want == AckLevel::Received {
-                return Ok(vec![Appended { level: AckLevel::Received, at: None }; count]);
+                return Ok(pending.received());
             }
-            let places = written.await.map_err(|_| AppendError::Closed)??;
             let place = |(stream, offset): (Stream, u64)| Appended {
                 level: AckLevel::Disk,
                 at: Some((PartitionId(stream.partition), Offset(offset))),
             };
-            Ok(places.into_iter().map(place).collect())
+            pending.written(place).await
         })
     }
 

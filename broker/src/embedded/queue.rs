@@ -19,8 +19,19 @@ pub(crate) type Answer = oneshot::Sender<Result<Places, AppendError>>;
 pub(crate) struct Job {
     pub(crate) entries: Vec<Entry>,
     pub(crate) answer: Answer,
+    pub(crate) room: Room,
     /// Room in the queue, given back when the job is dropped.
-    pub(crate) _room: [OwnedSemaphorePermit; 2],
+    pub(crate) _queued: [OwnedSemaphorePermit; 2],
+}
+
+/// What space on the disk a batch may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Room {
+    /// What lies above the headroom.
+    Common,
+    /// The headroom too: without this batch nothing that is on the disk can go.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the spool's publisher alone needs it"))]
+    Headroom,
 }
 
 /// What the writer is to do.

@@ -11,6 +11,7 @@ use schemas::time::Timestamp;
 
 use super::JournalConfig;
 use super::format::{Entry, Stream};
+use super::queue::Room;
 use super::simulated::{Dice, Disk, Faults};
 use super::store::Store;
 use super::stream::open_store;
@@ -53,7 +54,7 @@ fn append(store: &mut Store, dice: &mut Dice, serial: &mut u64, acknowledged: &m
         batches.push(batch);
     }
     let group: Vec<&[Entry]> = batches.iter().map(Vec::as_slice).collect();
-    let Ok(places) = store.commit(&group) else { return };
+    let Ok(places) = store.commit(&group, Room::Common) else { return };
     for (batch, places) in batches.iter().zip(places) {
         for (entry, (stream, offset)) in batch.iter().zip(places) {
             assert_eq!(entry.stream, stream);
@@ -207,9 +208,11 @@ fn a_full_disk_closes_admission_and_opens_it_again() {
     let entry =
         Entry { stream: stream(0), key: Bytes::new(), headers: Vec::new(), value: Bytes::from_static(b"v") };
     disk.set_free(1000);
-    assert_eq!(store.commit(&[std::slice::from_ref(&entry)]), Err(AppendError::Full));
+    assert_eq!(store.commit(&[std::slice::from_ref(&entry)], Room::Common), Err(AppendError::Full));
+    let in_headroom = store.commit(&[std::slice::from_ref(&entry)], Room::Headroom);
+    assert_eq!(in_headroom, Ok(vec![vec![(stream(0), 0)]]), "what makes room may use the headroom");
     disk.set_free(999);
     assert!(!Store::roomy(&store.shared()));
     disk.set_free(1 << 20);
-    assert_eq!(store.commit(&[std::slice::from_ref(&entry)]), Ok(vec![vec![(stream(0), 0)]]));
+    assert_eq!(store.commit(&[std::slice::from_ref(&entry)], Room::Common), Ok(vec![vec![(stream(0), 1)]]));
 }

@@ -14,6 +14,7 @@ use schemas::time::Timestamp;
 use super::file::{FileLayer, StoredFile, replace};
 use super::format::{Entry, SegmentHeader, Stamp, State, Stream};
 use super::index::{Index, Span, Spot, Summary};
+use super::queue::Room;
 use super::recovery::{self, Recovered, STATE_NAME};
 use super::view::{Active, Segment, Shared, View, locked};
 use crate::log::AppendError;
@@ -67,13 +68,15 @@ impl Store {
     }
 
     /// Writes and fsyncs a group of batches. All are answered alike.
-    pub(crate) fn commit(&mut self, group: &[&[Entry]]) -> Result<Vec<Places>, AppendError> {
+    pub(crate) fn commit(&mut self, group: &[&[Entry]], room: Room) -> Result<Vec<Places>, AppendError> {
         let bytes: u64 =
             group.iter().flat_map(|batch| batch.iter()).map(|entry| entry.frame_bytes() as u64).sum();
         if bytes == 0 {
             return Ok(group.iter().map(|_| Places::new()).collect());
         }
-        self.admit(bytes)?;
+        if room == Room::Common {
+            self.admit(bytes)?;
+        }
         self.roll(group, bytes).map_err(|error| self.refuse(&error))?;
         #[expect(clippy::disallowed_methods, reason = "the disk itself is measured")]
         let started = Instant::now();

@@ -11,20 +11,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use schemas::id::EventId;
+use schemas::verdict::AckLevel;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::file::FileLayer;
 use super::format::{Entry, State, Stored, Stream};
 use super::ids::{self, Keeper};
-use super::queue::{Job, Queue, Work};
+use super::queue::{Job, Queue, Room, Work};
 use super::recovery::{self, LOCK_NAME};
 use super::store::{IDLE, Places, Store};
 use super::view::{Damage, Shared, locked};
 use super::{JournalConfig, OpenError};
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::log::{AppendError, Health, ReadError, ReadLimit};
+use crate::log::{Answers, AppendError, Appended, Health, ReadError, ReadLimit, RecordError};
 
 /// The largest segment and queue: positions in a segment have 32 bits.
 const MOST_BYTES: u64 = 1 << 30;
@@ -38,6 +39,37 @@ pub(crate) struct Streams {
     room_bytes: Arc<Semaphore>,
     room_records: Arc<Semaphore>,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A batch in the writer's queue.
+pub(crate) struct Pending {
+    /// How many of its records are in the queue.
+    taken: usize,
+    /// The others, by their place in the batch, rising.
+    refused: Vec<(usize, RecordError)>,
+    written: oneshot::Receiver<Result<Places, AppendError>>,
+}
+
+impl Pending {
+    /// How many records are in the queue.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// The answers without waiting for the writer.
+    pub(crate) fn received(self) -> Answers {
+        merge(vec![Appended { level: AckLevel::Received, at: None }; self.taken], self.refused)
+    }
+
+    /// Waits for the fsync. `answer` makes one of each place.
+    pub(crate) async fn written<T>(
+        self,
+        answer: impl Fn((Stream, u64)) -> T,
+    ) -> Result<Vec<Result<T, RecordError>>, AppendError> {
+        let places = self.written.await.map_err(|_| AppendError::Closed)??;
+        Ok(merge(places.into_iter().map(answer), self.refused))
+    }
 }
 
 impl Streams {
@@ -93,20 +125,26 @@ impl Streams {
         &*self.shared.files
     }
 
-    /// Puts a batch into the writer's queue, waiting for room. What comes of it is told through the answer.
+    /// Puts a batch into the writer's queue, waiting for room. Entries refused already, and those too large, are left out of
+    /// it and answered in their places.
     pub(crate) async fn append(
         &self,
-        entries: Vec<Entry>,
-    ) -> Result<oneshot::Receiver<Result<Places, AppendError>>, AppendError> {
+        batch: Vec<Result<Entry, RecordError>>,
+        room: Room,
+    ) -> Result<Pending, AppendError> {
         let config = &self.shared.config;
-        let mut bytes = 0;
-        for (index, entry) in entries.iter().enumerate() {
-            let size = entry.frame_bytes();
-            if size > config.record_max_bytes || !entry.fits() {
-                return Err(AppendError::TooLarge { index, bytes: size, max: config.record_max_bytes });
+        let (mut bytes, mut refused) = (0, Vec::new());
+        let mut entries = Vec::with_capacity(batch.len());
+        for (index, entry) in batch.into_iter().enumerate() {
+            match entry.and_then(|entry| fitting(entry, config.record_max_bytes)) {
+                Ok((entry, size)) => {
+                    entries.push(entry);
+                    bytes += size;
+                }
+                Err(error) => refused.push((index, error)),
             }
-            bytes += size;
         }
+        let taken = entries.len();
         // A batch larger than the queue takes all of it.
         let bytes = u32::try_from(bytes.min(config.queue_bytes)).unwrap_or(u32::MAX);
         let records = u32::try_from(entries.len().min(config.queue_records)).unwrap_or(u32::MAX);
@@ -115,9 +153,15 @@ impl Streams {
             Arc::clone(&self.room_records).acquire_many_owned(records).await.map_err(closed)?;
         let room_bytes = Arc::clone(&self.room_bytes).acquire_many_owned(bytes).await.map_err(closed)?;
         let (answer, written) = oneshot::channel();
-        let job = Job { entries, answer, _room: [room_records, room_bytes] };
+        let job = Job { entries, answer, room, _queued: [room_records, room_bytes] };
         self.queue.push(job).map_err(|_| AppendError::Closed)?;
-        Ok(written)
+        Ok(Pending { taken, refused, written })
+    }
+
+    /// The largest record that is taken, framing included, in bytes.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn record_max_bytes(&self) -> usize {
+        self.shared.config.record_max_bytes
     }
 
     /// Reads a stream from an offset on; waits at its end.
@@ -196,6 +240,7 @@ impl Streams {
             spooled_records: 0,
             spooled_bytes: 0,
             corrupted_records: self.shared.counters.corrupted_records.get(),
+            unpublishable_records: 0,
             disk_bytes: sealed + view.active.as_ref().map_or(0, |active| active.bytes),
         }
     }
@@ -218,6 +263,25 @@ impl Drop for Streams {
             let _ = writer.join();
         }
     }
+}
+
+/// The entry with its size, unless that is too large.
+fn fitting(entry: Entry, max: usize) -> Result<(Entry, usize), RecordError> {
+    let bytes = entry.frame_bytes();
+    if bytes > max || !entry.fits() { Err(RecordError::TooLarge { bytes, max }) } else { Ok((entry, bytes)) }
+}
+
+/// Puts the refused back into their places between those taken.
+fn merge<T>(
+    taken: impl IntoIterator<Item = T>,
+    refused: Vec<(usize, RecordError)>,
+) -> Vec<Result<T, RecordError>> {
+    let mut answers: Vec<_> = taken.into_iter().map(Ok).collect();
+    for (place, error) in refused {
+        // Places rise, so everything before this one is there.
+        answers.insert(place.min(answers.len()), Err(error));
+    }
+    answers
 }
 
 /// Makes the folder, takes its lock and puts the numbers into their ranges.
@@ -263,7 +327,7 @@ fn write_all(mut store: Store, queue: &Queue) {
         match queue.take(IDLE) {
             Work::Write(jobs) => {
                 let group: Vec<&[Entry]> = jobs.iter().map(|job| job.entries.as_slice()).collect();
-                match store.commit(&group) {
+                match store.commit(&group, Room::Common) {
                     Ok(places) => {
                         let mut group = Vec::with_capacity(jobs.len());
                         for (job, places) in jobs.into_iter().zip(places) {
@@ -272,11 +336,7 @@ fn write_all(mut store: Store, queue: &Queue) {
                         }
                         store.note(&group);
                     }
-                    Err(error) => {
-                        for job in jobs {
-                            let _ = job.answer.send(Err(error.clone()));
-                        }
-                    }
+                    Err(error) => jobs.into_iter().for_each(|job| fail(&mut store, job, &error)),
                 }
             }
             Work::Retain => store.retain(),
@@ -286,5 +346,19 @@ fn write_all(mut store: Store, queue: &Queue) {
                 return;
             }
         }
+    }
+}
+
+/// Answers a batch whose group was not written; one that makes room is written all the same.
+fn fail(store: &mut Store, job: Job, error: &AppendError) {
+    if *error != AppendError::Full || job.room != Room::Headroom {
+        let _ = job.answer.send(Err(error.clone()));
+        return;
+    }
+    let written = store.commit(&[&job.entries], Room::Headroom);
+    let noted = written.is_ok();
+    let _ = job.answer.send(written.map(|places| places.concat()));
+    if noted {
+        store.note(&[job.entries]);
     }
 }

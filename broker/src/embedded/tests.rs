@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::reader::Reader;
 use super::*;
 use crate::clock::{SystemClock, TestClock};
-use crate::contract::{self, Traits, at, read_exactly, record};
+use crate::contract::{self, Traits, append, at, read_exactly, record};
 
 fn small(dir: &Path) -> JournalConfig {
     JournalConfig { segment_bytes: 4096, headroom_bytes: 0, ..JournalConfig::new(dir) }
@@ -25,7 +25,7 @@ fn open(dir: &Path) -> Journal {
 async fn fill(log: &Journal, from: u64, to: u64) {
     for n in from..to {
         let value = format!("{n}:{}", "x".repeat(200));
-        log.append(vec![record(0, "k", value)], AckLevel::Disk).await.expect("taken");
+        append(log, vec![record(0, "k", value)], AckLevel::Disk).await;
     }
 }
 
@@ -61,9 +61,8 @@ async fn keeps_the_contract() {
         Arc::new(SystemClock),
     );
     let journal = journal.unwrap();
-    let traits = Traits { highest: AckLevel::Disk, tells_place: true, refuses_too_large: true };
-    contract::check_all(&journal, traits).await;
-    contract::check_all(&journal, traits).await;
+    contract::check_all(&journal, Traits::JOURNAL).await;
+    contract::check_all(&journal, Traits::JOURNAL).await;
     journal.close().await;
     assert_eq!(journal.append(vec![record(0, "k", "v")], AckLevel::Disk).await, Err(AppendError::Closed));
 }
@@ -71,10 +70,9 @@ async fn keeps_the_contract() {
 #[tokio::test]
 async fn keeps_the_contract_over_many_small_segments_and_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let traits = Traits { highest: AckLevel::Disk, tells_place: true, refuses_too_large: true };
     for _ in 0..3 {
         let journal = open(dir.path());
-        contract::check_all(&journal, traits).await;
+        contract::check_all(&journal, Traits::JOURNAL).await;
     }
 }
 
@@ -96,9 +94,9 @@ async fn one_fsync_serves_all_who_wait() {
     let tasks: Vec<_> = (0..200)
         .map(|n| {
             let journal = Arc::clone(&journal);
-            tokio::spawn(async move {
-                journal.append(vec![record(n % 8, "k", "v")], AckLevel::Disk).await.unwrap()
-            })
+            tokio::spawn(
+                async move { append(&*journal, vec![record(n % 8, "k", "v")], AckLevel::Disk).await },
+            )
         })
         .collect();
     for task in tasks {

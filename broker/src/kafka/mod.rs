@@ -3,6 +3,7 @@
 //! **Invariant:** a record is produced to the partition that murmur2 gives its key, in the order of `append`, with acks=all;
 //! nothing here blocks the async runtime, and every queue towards and from the broker is bounded.
 
+mod append;
 mod client;
 mod producer;
 mod reader;
@@ -14,10 +15,9 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::partition;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::client::{Link, blocking};
@@ -26,7 +26,7 @@ use self::reader::Lanes;
 pub(crate) use self::topics::Topics;
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::log::{AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record};
+use crate::log::{Answers, AppendError, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record};
 
 /// How Kafka is used.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -142,89 +142,6 @@ impl KafkaLog {
         known.clone()
     }
 
-    async fn produce(&self, batch: Vec<NewRecord>, want: AckLevel) -> Result<Vec<Appended>, AppendError> {
-        let deadline = Instant::now() + self.config.ack_deadline;
-        let late = || AppendError::Unavailable("the broker does not answer".to_owned());
-        let topics = self.known_topics(deadline).await.ok_or_else(late)?;
-        let mut bytes = 0;
-        for (index, record) in batch.iter().enumerate() {
-            let size = record_bytes(&record.key, &record.headers, &record.value);
-            let max = topics.max_bytes(record.topic);
-            if size > max {
-                return Err(AppendError::TooLarge { index, bytes: size, max });
-            }
-            bytes += size;
-        }
-        let count = batch.len();
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.config.queue_bytes);
-        let room = timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await;
-        let room = room.map_err(|_| late())?.map_err(|_| AppendError::Closed)?;
-        let (done, mut deliveries) = mpsc::unbounded_channel();
-        self.send(&topics, &batch, &done).await?;
-        drop(done);
-        let gather = async move {
-            let mut answers = vec![None; count];
-            while let Some(Delivery { ticket, result }) = deliveries.recv().await {
-                let place = result.map_err(|failure| AppendError::Unavailable(failure.to_string()))?;
-                if let Some(answer) = usize::try_from(ticket).ok().and_then(|index| answers.get_mut(index)) {
-                    *answer = Some(Appended { level: AckLevel::Broker, at: Some(place) });
-                }
-            }
-            drop(room);
-            answers.into_iter().collect::<Option<Vec<_>>>().ok_or(AppendError::Closed)
-        };
-        if want == AckLevel::Received {
-            tokio::spawn(gather);
-            return Ok(vec![Appended { level: AckLevel::Received, at: None }; count]);
-        }
-        let answer = timeout_at(deadline, gather).await.map_err(|_| late())?;
-        if answer.is_ok() {
-            self.counters.published_records.add(count as u64);
-        } else {
-            self.counters.produce_errors.add(1);
-            // The client stops at a gap; the next append begins with a new one.
-            let broken = self.producer.lock().await.take();
-            let _ = blocking(move || drop(broken)).await;
-        }
-        answer
-    }
-
-    async fn send(
-        &self,
-        topics: &Arc<Topics>,
-        batch: &[NewRecord],
-        done: &mpsc::UnboundedSender<Delivery>,
-    ) -> Result<(), AppendError> {
-        let unavailable = |text: String| AppendError::Unavailable(text);
-        // Held over the batch, so that appends keep their order.
-        let mut producer = self.producer.lock().await;
-        if producer.as_ref().is_some_and(Producer::is_broken) {
-            let broken = producer.take();
-            let _ = blocking(move || drop(broken)).await;
-        }
-        if producer.is_none() {
-            let answer = |delivery: (Delivery, Option<mpsc::UnboundedSender<Delivery>>)| {
-                if let (delivery, Some(done)) = delivery {
-                    let _ = done.send(delivery);
-                }
-            };
-            let made = Producer::new(&self.config, &self.link, Some(topics), Arc::new(answer));
-            *producer = Some(made.map_err(|error| unavailable(error.to_string()))?);
-        }
-        let Some(producer) = producer.as_ref() else { return Err(AppendError::Closed) };
-        for (index, record) in batch.iter().enumerate() {
-            let count = topics.partitions(record.topic);
-            let partition = record.partition.unwrap_or_else(|| partition::for_key(&record.key, count));
-            let (topic, key, headers, value) = (record.topic, &record.key, &record.headers, &record.value);
-            let outgoing = Outgoing { topic, partition, key, headers, value };
-            producer.send(&outgoing, index as u64, Some(done.clone())).map_err(|error| match error {
-                SendError::Full => unavailable("the queue to the broker is full".to_owned()),
-                SendError::Refused(text) => unavailable(text),
-            })?;
-        }
-        Ok(())
-    }
-
     async fn watermarks(&self, at: TopicPartition) -> Result<(Offset, Offset), ReadError> {
         self.lanes.watermarks(at).await
     }
@@ -237,11 +154,7 @@ impl Drop for KafkaLog {
 }
 
 impl Log for KafkaLog {
-    fn append(
-        &self,
-        batch: Vec<NewRecord>,
-        want: AckLevel,
-    ) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
+    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Answers, AppendError>> {
         Box::pin(async move {
             if self.closed.load(std::sync::atomic::Ordering::Acquire) {
                 return Err(AppendError::Closed);
@@ -292,6 +205,7 @@ impl Log for KafkaLog {
             spooled_records: 0,
             spooled_bytes: 0,
             corrupted_records: 0,
+            unpublishable_records: 0,
             disk_bytes: 0,
         }
     }

@@ -2,10 +2,12 @@
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::contract::{self, Traits, at, read_exactly, record};
+use crate::contract::{self, Traits, append, at, read_exactly, record};
+use crate::log::RecordError;
 
 /// A broker in memory with our topics.
 pub(crate) fn broker() -> MockCluster<'static, DefaultProducerContext> {
@@ -26,8 +28,7 @@ pub(crate) fn connect(brokers: String) -> KafkaLog {
 async fn keeps_the_contract() {
     let broker = broker();
     let log = connect(broker.bootstrap_servers());
-    let traits = Traits { highest: AckLevel::Broker, tells_place: true, refuses_too_large: true };
-    contract::check_all(&log, traits).await;
+    contract::check_all(&log, Traits::KAFKA).await;
     log.close().await;
     assert_eq!(log.append(vec![record(0, "k", "v")], AckLevel::Disk).await, Err(AppendError::Closed));
 }
@@ -37,7 +38,7 @@ async fn one_who_looks_something_up_does_not_disturb_one_who_follows() {
     let broker = broker();
     let log = connect(broker.bootstrap_servers());
     for n in 0..100 {
-        log.append(vec![record(0, "k", format!("{n}"))], AckLevel::Broker).await.unwrap();
+        append(&log, vec![record(0, "k", format!("{n}"))], AckLevel::Broker).await;
     }
     let (mut follower, mut looker) = (Offset(0), Offset(50));
     for _ in 0..25 {
@@ -46,6 +47,27 @@ async fn one_who_looks_something_up_does_not_disturb_one_who_follows() {
         assert_eq!((one[0].offset, other[0].offset), (follower, looker));
         (follower, looker) = (one[1].offset.next(), other[1].offset.next());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_size_that_the_broker_alone_knows_of_costs_one_record_and_the_order_stays() {
+    let broker = broker();
+    let log = connect(broker.bootstrap_servers());
+    append(&log, vec![record(0, "k", "first")], AckLevel::Broker).await;
+    let (fine, too_large) =
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR, RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
+    // The batch, then each record alone.
+    broker.request_errors(RDKafkaApiKey::Produce, &[too_large, fine, too_large, fine]);
+    let batch = ["a", "b", "c"].map(|value| record(0, "k", value)).to_vec();
+    let answers = log.append(batch, AckLevel::Broker).await.unwrap();
+    assert!(matches!(answers[1], Err(RecordError::TooLarge { bytes, max }) if max < bytes), "{answers:?}");
+    let places: Vec<_> =
+        answers.iter().flatten().map(|answer| (answer.level, answer.at.unwrap().1)).collect();
+    assert_eq!(places, [(AckLevel::Broker, Offset(1)), (AckLevel::Broker, Offset(2))]);
+    append(&log, vec![record(0, "k", "last")], AckLevel::Broker).await;
+    let values: Vec<_> =
+        read_exactly(&log, at(0), Offset(0), 4).await.into_iter().map(|record| record.value).collect();
+    assert_eq!(values, ["first", "a", "c", "last"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

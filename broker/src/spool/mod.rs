@@ -30,10 +30,13 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::embedded::file::{FileLayer, RealFiles};
 use crate::embedded::{
-    Damage, Entry, JournalConfig, OpenError, SPOOL_TOPIC, Stored, Stream, Streams, Take, locked,
+    Damage, Entry, JournalConfig, OpenError, Room, SPOOL_TOPIC, Stored, Stream, Streams, Take, locked,
 };
 use crate::kafka::KafkaLog;
-use crate::log::{AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record};
+use crate::log::{
+    Answers, AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record,
+    RecordError,
+};
 
 /// The spool's only stream, so that its order is total.
 const SPOOL: Stream = Stream { topic: SPOOL_TOPIC, partition: 0 };
@@ -173,49 +176,49 @@ impl Inner {
         end.saturating_sub(progress.next()) + progress.in_flight().0 as u64
     }
 
-    async fn take(&self, batch: Vec<NewRecord>, want: AckLevel) -> Result<Vec<Appended>, AppendError> {
-        let count = batch.len();
-        let written = self.streams.append(batch.into_iter().map(encode).collect()).await?;
-        self.counters.spooled_records.add(count as u64);
+    async fn take(&self, batch: Vec<NewRecord>, want: AckLevel, room: Room) -> Result<Answers, AppendError> {
+        let entries = batch.into_iter().map(|record| Ok(encode(record))).collect();
+        let pending = self.streams.append(entries, room).await?;
+        self.counters.spooled_records.add(pending.taken() as u64);
         if want == AckLevel::Received {
-            return Ok(vec![Appended { level: AckLevel::Received, at: None }; count]);
+            return Ok(pending.received());
         }
-        let places = written.await.map_err(|_| AppendError::Closed)??;
-        let mut answers = vec![Appended { level: AckLevel::Disk, at: None }; count];
         if want == AckLevel::Broker {
-            let offsets: Vec<u64> = places.into_iter().map(|(_, offset)| offset).collect();
-            self.wait(&offsets, &mut answers).await?;
+            return Ok(self.wait(pending.written(|(_, offset)| offset).await?).await);
         }
-        Ok(answers)
+        pending.written(|_| Appended { level: AckLevel::Disk, at: None }).await
     }
 
-    /// Waits until the records are published, at most until the deadline.
-    async fn wait(&self, offsets: &[u64], answers: &mut [Appended]) -> Result<(), AppendError> {
+    /// Waits until the records at these places of the spool are published, at most until the deadline.
+    async fn wait(&self, places: Vec<Result<u64, RecordError>>) -> Answers {
         let deadline = Instant::now() + self.config.ack_deadline;
-        let mut waits: Vec<Wait<'_>> = Vec::with_capacity(offsets.len());
-        for offset in offsets {
-            let told = locked(&self.progress).wait_for(*offset);
-            waits.push(Wait { inner: self, offset: *offset, told });
-        }
+        let enter = |offset| Wait { inner: self, offset, told: locked(&self.progress).wait_for(offset) };
+        let waits: Vec<_> = places.into_iter().map(|place| place.map(enter)).collect();
         let mut late = false;
-        let mut refused = None;
-        for (index, (wait, answer)) in waits.iter_mut().zip(answers).enumerate() {
+        let mut answers = Answers::with_capacity(waits.len());
+        for wait in waits {
+            let mut wait = match wait {
+                Ok(wait) => wait,
+                Err(error) => {
+                    answers.push(Err(error));
+                    continue;
+                }
+            };
             let outcome = match &mut wait.told {
                 Ok(told) => timeout_at(deadline, told).await.ok().and_then(Result::ok),
                 Err(outcome) => Some(*outcome),
             };
-            match outcome {
-                Some(Outcome::Broker(at)) => *answer = Appended { level: AckLevel::Broker, at },
-                Some(Outcome::TooLarge { bytes, max }) => {
-                    refused.get_or_insert(AppendError::TooLarge { index, bytes, max });
-                }
-                None => late = true,
-            }
+            late |= outcome.is_none();
+            answers.push(match outcome {
+                Some(Outcome::Broker(at)) => Ok(Appended { level: AckLevel::Broker, at }),
+                Some(Outcome::TooLarge { bytes, max }) => Err(RecordError::TooLarge { bytes, max }),
+                None => Ok(Appended { level: AckLevel::Disk, at: None }),
+            });
         }
         if late {
             self.counters.broker_deadlines.add(1);
         }
-        refused.map_or(Ok(()), Err)
+        answers
     }
 }
 
@@ -235,16 +238,12 @@ impl Drop for Wait<'_> {
 }
 
 impl Log for Spool {
-    fn append(
-        &self,
-        batch: Vec<NewRecord>,
-        want: AckLevel,
-    ) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
+    fn append(&self, batch: Vec<NewRecord>, want: AckLevel) -> LogFuture<'_, Result<Answers, AppendError>> {
         Box::pin(async move {
             if self.closing.load(Ordering::Acquire) {
                 return Err(AppendError::Closed);
             }
-            self.inner.take(batch, want).await
+            self.inner.take(batch, want, Room::Common).await
         })
     }
 
@@ -285,6 +284,7 @@ impl Log for Spool {
             broker: self.inner.kafka.health().broker,
             spooled_records: waiting,
             spooled_bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+            unpublishable_records: self.inner.counters.unpublishable_records.get(),
             ..journal
         }
     }

@@ -16,7 +16,7 @@ use super::position::Position;
 use super::progress::Step;
 use super::unpublishable::Unpublishable;
 use super::{Inner, SPOOL, decode};
-use crate::embedded::{Stored, locked};
+use crate::embedded::{Room, Stored, locked};
 use crate::kafka::{Delivery, Outgoing, Producer, SendError, Topics, blocking, record_bytes};
 use crate::log::{NewRecord, ReadError, ReadLimit};
 
@@ -266,12 +266,24 @@ impl Session<'_> {
         // The broker may know a lower limit than it has told us.
         let max = max.min(bytes.saturating_sub(1));
         tracing::warn!(topic = %at.topic, bytes, max, "a record is larger than its topic takes");
-        let quarantine_max = self.topics.max_bytes(Topic::Quarantine);
+        // It goes through the spool as well, and what fits the topic has to fit there.
+        let spool_max =
+            self.inner.streams.record_max_bytes().saturating_sub(encode_place(at.topic, None).len());
+        let quarantine_max = self.topics.max_bytes(Topic::Quarantine).min(spool_max);
         let found_at = self.inner.clock.now();
         let refused = Unpublishable { record, bytes, max, quarantine_max, found_at };
         if let Some(instead) = (self.inner.config.on_unpublishable)(&refused) {
-            while let Err(error) = self.inner.take(vec![instead.clone()], AckLevel::Disk).await {
-                tracing::error!(%error, "quarantine cannot be written");
+            // A full disk is emptied by publishing, and this comes first.
+            let put = || self.inner.take(vec![instead.clone()], AckLevel::Disk, Room::Headroom);
+            loop {
+                match put().await.map(|answers| answers.into_iter().find_map(Result::err)) {
+                    Ok(None) => break,
+                    Ok(Some(error)) => {
+                        tracing::error!(%error, "a record that its topic does not take is lost: quarantine does not take it");
+                        break;
+                    }
+                    Err(error) => tracing::error!(%error, "quarantine cannot be written"),
+                }
                 let _ = timeout(LAST_PAUSE, self.inner.stop.clone().wait_for(|stop| *stop)).await;
                 if *self.inner.stop.borrow() {
                     return Err(End::Stopped);

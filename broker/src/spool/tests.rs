@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::contract::{self, Traits, at, read_exactly, record};
+use crate::contract::{self, Traits, append, at, read_exactly, record};
 use crate::kafka::tests::{broker, connect};
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -27,7 +27,7 @@ async fn drained(spool: &Spool) {
 
 async fn fill(spool: &Spool, from: u64, to: u64) {
     for n in from..to {
-        let answer = spool.append(vec![record(3, "k", format!("{n}"))], AckLevel::Disk).await.unwrap();
+        let answer = append(spool, vec![record(3, "k", format!("{n}"))], AckLevel::Disk).await;
         assert_eq!(answer[0].level, AckLevel::Disk);
     }
 }
@@ -45,8 +45,7 @@ async fn firsts(spool: &Spool) -> (Vec<u64>, usize) {
 async fn keeps_the_contract() {
     let (broker, dir) = (broker(), tempfile::tempdir().unwrap());
     let spool = open(dir.path(), broker.bootstrap_servers());
-    let traits = Traits { highest: AckLevel::Broker, tells_place: false, refuses_too_large: true };
-    contract::check_all(&spool, traits).await;
+    contract::check_all(&spool, Traits::SPOOL).await;
     spool.close().await;
     assert_eq!(spool.append(vec![record(0, "k", "v")], AckLevel::Disk).await, Err(AppendError::Closed));
 }
@@ -59,7 +58,7 @@ async fn a_broker_that_is_away_changes_no_answer_and_everything_arrives_in_order
     drained(&spool).await;
     broker.broker_down(1).unwrap();
     fill(&spool, 50, 100).await;
-    let answer = spool.append(vec![record(3, "k", "100")], AckLevel::Broker).await.unwrap();
+    let answer = append(&spool, vec![record(3, "k", "100")], AckLevel::Broker).await;
     assert_eq!(answer[0].level, AckLevel::Disk, "the truth at the deadline");
     assert!(spool.health().spooled_records > 0 && spool.health().admitting);
     // A restart in the middle of the outage.
@@ -75,7 +74,7 @@ async fn a_broker_that_is_away_changes_no_answer_and_everything_arrives_in_order
     };
     fill(&spool, 101, 150).await;
     broker.broker_up(1).unwrap();
-    let answer = spool.append(vec![record(3, "k", "150")], AckLevel::Broker).await.unwrap();
+    let answer = append(&spool, vec![record(3, "k", "150")], AckLevel::Broker).await;
     assert!(answer[0].level >= AckLevel::Disk);
     drained(&spool).await;
     let (firsts, _) = firsts(&spool).await;

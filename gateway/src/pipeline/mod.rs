@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use broker::log::{AppendError, Appended, NewRecord};
+use broker::log::{Answers, AppendError, NewRecord, RecordError};
 use schemas::id::{EventId, EventType};
 use schemas::time::Timestamp;
 use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict, Warning};
@@ -77,7 +77,7 @@ impl Gateway {
         let gateway = Arc::clone(self);
         tokio::spawn(async move {
             let answer = gateway.append(std::mem::take(&mut judged.records), transmission.ack).await;
-            gateway.remember(&judged, answer.as_deref());
+            gateway.remember(&judged, &answer);
             let verdicts = verdicts(&judged, &answer);
             entry.settle(&verdicts);
             gateway.show(&judged, &verdicts, &transmission);
@@ -139,9 +139,9 @@ impl Gateway {
         self.push.expect(session, &mut written.filter_map(|slot| slot.event_id));
     }
 
-    async fn append(&self, records: Vec<NewRecord>, ack: AckLevel) -> Result<Vec<Appended>, AppendError> {
+    async fn append(&self, records: Vec<NewRecord>, ack: AckLevel) -> Result<Answers, AppendError> {
         if records.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Answers::new());
         }
         let begun = Instant::now();
         let answer = self.log.append(records, ack).await;
@@ -152,10 +152,11 @@ impl Gateway {
         answer
     }
 
-    fn remember(&self, judged: &Judged, answer: Result<&[Appended], &AppendError>) {
-        let Ok(appended) = answer else { return };
+    fn remember(&self, judged: &Judged, answer: &Result<Answers, AppendError>) {
+        let Ok(answers) = answer else { return };
+        let level = |record: usize| Some(answers.get(record)?.as_ref().ok()?.level);
         let mut written = judged.slots.iter().filter_map(|slot| match slot.fate {
-            Fate::Written { record, fingerprint } => Some((fingerprint, appended.get(record)?.level)),
+            Fate::Written { record, fingerprint } => Some((fingerprint, level(record)?)),
             _ => None,
         });
         self.recent.remember(&mut written);
@@ -220,7 +221,7 @@ fn fault(event_id: Option<EventId>) -> Refusal {
 }
 
 /// One verdict a slot, by the log's answer.
-fn verdicts(judged: &Judged, answer: &Result<Vec<Appended>, AppendError>) -> Vec<Verdict> {
+fn verdicts(judged: &Judged, answer: &Result<Answers, AppendError>) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = Vec::with_capacity(judged.slots.len());
     for slot in &judged.slots {
         let (status, acked, reason) = match &slot.fate {
@@ -252,20 +253,25 @@ fn verdicts(judged: &Judged, answer: &Result<Vec<Appended>, AppendError>) -> Vec
 }
 
 /// What became of the record of that number.
-fn written(record: usize, answer: &Result<Vec<Appended>, AppendError>) -> Result<AckLevel, (Status, Reason)> {
+fn written(record: usize, answer: &Result<Answers, AppendError>) -> Result<AckLevel, (Status, Reason)> {
     let retry = |code| (Status::Retry, Reason::new(code));
-    match answer {
-        Ok(appended) => {
-            appended.get(record).map(|appended| appended.level).ok_or_else(|| retry(Code::Internal))
-        }
-        Err(AppendError::Full) => Err(retry(Code::LogFull)),
-        Err(AppendError::Closed) => Err(retry(Code::Draining)),
-        Err(AppendError::TooLarge { index, max, .. }) if *index == record => {
+    let answers = answer.as_ref().map_err(|error| {
+        retry(match error {
+            AppendError::Full => Code::LogFull,
+            AppendError::Closed => Code::Draining,
+            AppendError::Unavailable(_) => Code::LogUnavailable,
+        })
+    })?;
+    match answers.get(record) {
+        Some(Ok(appended)) => Ok(appended.level),
+        Some(Err(RecordError::TooLarge { max, .. })) => {
             let expected = format!("a record of at most {max} bytes");
             Err((Status::Rejected, Reason::new(Code::LogRecordTooLarge).expecting(expected)))
         }
-        // A batch is written whole or not at all: what stood beside a record too large is sent again without it.
-        Err(AppendError::Unavailable(_) | AppendError::TooLarge { .. }) => Err(retry(Code::LogUnavailable)),
+        Some(Err(RecordError::Unavailable(_) | RecordError::NoPartition(_))) => {
+            Err(retry(Code::LogUnavailable))
+        }
+        None => Err(retry(Code::Internal)),
     }
 }
 

@@ -156,12 +156,40 @@ async fn while_the_log_fails_everything_is_to_be_sent_again_and_nothing_is_remem
 }
 
 #[tokio::test]
-async fn a_record_that_the_log_finds_too_large_is_refused_and_the_others_are_sent_again() {
+async fn a_record_that_the_log_finds_too_large_is_refused_and_its_neighbours_are_accepted() {
     let stand = stand(GatewayConfig::default());
-    stand.log.fail(Some(AppendError::TooLarge { index: 1, bytes: 9, max: 5 }));
-    let verdicts = accept(&stand, &[&event(1, "u"), &event(2, "u"), &event(3, "u")]).await;
-    assert_eq!(statuses(&verdicts), [Status::Retry, Status::Rejected, Status::Retry]);
-    assert_eq!(verdicts[1].reason.as_ref().unwrap().code, Code::LogRecordTooLarge);
+    stand.log.takes_at_most(2_000);
+    let mut events: Vec<Vec<u8>> = (0..100).map(|n| event(n, "u")).collect();
+    let (id, filler) = (EventId::from_bytes([37; 16]), "t".repeat(2_000));
+    let big =
+        format!(r#"{{"event_id":"{id}","event_type":"x","user_id":"u","metadata":{{"t":"{filler}"}}}}"#);
+    events[37] = big.into();
+    // The same event once more, and one whose bytes do not even fit into quarantine.
+    events.push(events[37].clone());
+    events.push(format!("[{}", "7,".repeat(1_000)).into());
+    let events: Vec<&[u8]> = events.iter().map(Vec::as_slice).collect();
+    let verdicts = accept(&stand, &events).await;
+    for (n, verdict) in verdicts.iter().enumerate() {
+        match n {
+            37 | 100 => {
+                let reason = verdict.reason.as_ref().unwrap();
+                assert_eq!((verdict.status, reason.code), (Status::Rejected, Code::LogRecordTooLarge));
+                assert_eq!(reason.expected.as_deref(), Some("a record of at most 2000 bytes"));
+            }
+            101 => assert_eq!(verdict.status, Status::Rejected),
+            _ => {
+                assert_eq!((verdict.status, verdict.acked), (Status::Accepted, Some(AckLevel::Disk)), "{n}");
+            }
+        }
+    }
+    assert_eq!(stand.log.records(Topic::Events).len(), 99);
+    let totals = stand.gateway.ledger().totals("web");
+    assert_eq!((totals.delivered, totals.rejected, totals.discarded), (99, 3, 0));
+    // What was accepted is known, what was refused is judged anew.
+    stand.log.takes_at_most(1 << 20);
+    let again = accept(&stand, &events).await;
+    let duplicates = again.iter().filter(|verdict| verdict.status == Status::Duplicate).count();
+    assert_eq!((duplicates, again[37].status), (100, Status::Accepted));
 }
 
 #[tokio::test]

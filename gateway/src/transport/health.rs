@@ -35,6 +35,7 @@ pub(crate) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
         "broker": health.broker,
         "spool": {"records": health.spooled_records, "bytes": health.spooled_bytes},
         "corrupted_records": health.corrupted_records,
+        "unpublishable_records": health.unpublishable_records,
     });
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     errors::json(code, body.to_string().into_bytes())

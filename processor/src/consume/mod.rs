@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use broker::clock::Clock;
-use broker::log::{AppendError, NewRecord, ReadError, ReadLimit, Record, SharedLog};
+use broker::log::{AppendError, NewRecord, ReadError, ReadLimit, Record, RecordError, SharedLog};
 use processor_core::Control;
 use schemas::id::EventId;
 use schemas::time::Timestamp;
@@ -78,6 +78,8 @@ pub(crate) enum ConsumeError {
     Read(#[from] ReadError),
     #[error("appending: {0}")]
     Append(#[from] AppendError),
+    #[error("appending: {0}")]
+    Record(#[from] RecordError),
     #[error("the processor is stopping")]
     Stopping,
     #[error("a batch panicked")]
@@ -264,27 +266,13 @@ impl Consumer {
         let mut left: Vec<NewRecord> = records.into_iter().map(|(_, record)| record).collect();
         let mut backoff = FIRST_BACKOFF;
         while !left.is_empty() {
-            match self.shared.log.append(left.clone(), AckLevel::Disk).await {
-                Ok(_) => left.clear(),
-                Err(AppendError::TooLarge { index, bytes, max }) if index < left.len() => {
-                    tracing::error!(
-                        partition = self.at.partition.0,
-                        bytes,
-                        max,
-                        "an output is too large for the log"
-                    );
-                    self.shared.telemetry.too_large.inc();
-                    left.remove(index);
-                }
-                Err(error) => {
-                    tracing::warn!(partition = self.at.partition.0, %error, "outputs wait");
-                    self.window.trouble.store(Arc::new(Some(format!("appending: {error}"))));
-                    if self.pause(backoff).await {
-                        return Err(ConsumeError::Stopping);
-                    }
-                    backoff = (backoff * 2).min(LAST_BACKOFF);
-                }
+            let Err(error) = self.append(&mut left).await else { continue };
+            tracing::warn!(partition = self.at.partition.0, %error, "outputs wait");
+            self.window.trouble.store(Arc::new(Some(error.to_string())));
+            if self.pause(backoff).await {
+                return Err(ConsumeError::Stopping);
             }
+            backoff = (backoff * 2).min(LAST_BACKOFF);
         }
         let partition = self.at.partition;
         self.blocking(move |store| {
@@ -296,6 +284,26 @@ impl Consumer {
         })
         .await?
         .map_err(ConsumeError::from)
+    }
+
+    /// Appends what is left and keeps of it what the log does not have yet. What the log will never take is counted and let go.
+    async fn append(&self, left: &mut Vec<NewRecord>) -> Result<(), ConsumeError> {
+        let answers = self.shared.log.append(left.clone(), AckLevel::Disk).await?;
+        let mut waits = Ok(());
+        let mut answers = answers.into_iter();
+        left.retain(|_| match answers.next() {
+            Some(Err(error @ RecordError::Unavailable(_))) => {
+                waits = Err(error.into());
+                true
+            }
+            Some(Err(error)) => {
+                tracing::error!(partition = self.at.partition.0, %error, "the log does not take an output");
+                self.shared.telemetry.refused_outputs.inc();
+                false
+            }
+            Some(Ok(_)) | None => false,
+        });
+        waits
     }
 
     /// Shows the state, holds the log, and finds the next timer.
@@ -319,7 +327,8 @@ impl Consumer {
         }
         let id = EventId::control(self.at.topic.name(), self.at.partition.0, next.0, u32::MAX);
         let record = self.shared.rulebook.control_key.write(&Control::Tick, id, now, Some(self.at.partition));
-        self.shared.log.append(vec![record], AckLevel::Disk).await?;
+        let answers = self.shared.log.append(vec![record], AckLevel::Disk).await?;
+        answers.into_iter().find_map(Result::err).map_or(Ok(()), Err)?;
         self.ticked = Some(next);
         Ok(())
     }

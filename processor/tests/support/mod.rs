@@ -8,12 +8,13 @@
 )]
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker::clock::TestClock;
-use broker::log::{AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record};
+use broker::log::{NewRecord, Record};
+use broker::testing::{Effect, Machine, MemoryLog};
 use bytes::Bytes;
 use processor::control::ControlKey;
 use processor::store::memory::MemoryStore;
@@ -26,8 +27,7 @@ use schemas::id::{DecisionId, EventId, ProfileKey, SourceName};
 use schemas::json::{self, Limits};
 use schemas::receipt::{Receipt, Trust};
 use schemas::time::Timestamp;
-use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
-use schemas::verdict::AckLevel;
+use schemas::topic::{PartitionId, Topic};
 
 /// 2026-01-01T12:00:00Z
 pub const NOON: i64 = 1_767_268_800_000;
@@ -84,142 +84,22 @@ impl Chaos {
     }
 }
 
-#[derive(Debug, Default)]
-pub struct MemoryLog {
-    topics: Mutex<BTreeMap<(Topic, u32), Vec<Record>>>,
-    grown: tokio::sync::Notify,
-    pub partitions: u32,
-    pub chaos: Arc<Chaos>,
-    pub holds: Mutex<BTreeMap<u32, u64>>,
-}
-
-impl MemoryLog {
-    pub fn new(partitions: u32, chaos: &Arc<Chaos>) -> Arc<Self> {
-        chaos.arm(i64::MAX, false);
-        Arc::new(Self { partitions, chaos: Arc::clone(chaos), ..Self::default() })
-    }
-
-    /// Appends as another program would, on a machine that does not die.
-    pub fn put(&self, record: NewRecord) {
-        let mut topics = self.topics.lock().unwrap();
-        let partition =
-            record.partition.unwrap_or_else(|| schemas::partition::for_key(&record.key, self.partitions));
-        let list = topics.entry((record.topic, partition.0)).or_default();
-        list.push(Record {
-            at: TopicPartition { topic: record.topic, partition },
-            offset: Offset(list.len() as u64),
-            appended_at: Timestamp(NOON),
-            key: record.key,
-            headers: record.headers,
-            value: record.value,
-        });
-        drop(topics);
-        self.grown.notify_waiters();
-    }
-
-    pub fn all(&self, topic: Topic) -> Vec<Record> {
-        let topics = self.topics.lock().unwrap();
-        topics.iter().filter(|((t, _), _)| *t == topic).flat_map(|(_, list)| list.clone()).collect()
-    }
-
-    pub fn ends(&self) -> Vec<u64> {
-        let topics = self.topics.lock().unwrap();
-        (0..self.partitions)
-            .map(|p| topics.get(&(Topic::Events, p)).map_or(0, |list| list.len() as u64))
-            .collect()
-    }
-}
-
-impl Log for MemoryLog {
-    fn append(
-        &self,
-        batch: Vec<NewRecord>,
-        _want: AckLevel,
-    ) -> LogFuture<'_, Result<Vec<Appended>, AppendError>> {
-        Box::pin(async move {
-            let (done, heard) = self.chaos.write();
-            if done {
-                batch.iter().cloned().for_each(|record| self.put(record));
-            }
-            if !heard {
-                return Err(AppendError::Unavailable("dead".to_owned()));
-            }
-            Ok(batch.iter().map(|_| Appended { level: AckLevel::Disk, at: None }).collect())
-        })
-    }
-
-    fn read(
-        &self,
-        at: TopicPartition,
-        from: Offset,
-        limit: ReadLimit,
-    ) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
-        Box::pin(async move {
-            let deadline = tokio::time::Instant::now() + limit.max_wait;
-            loop {
-                let grown = self.grown.notified();
-                tokio::pin!(grown);
-                grown.as_mut().enable();
-                if self.chaos.is_dead() {
-                    return Err(ReadError::Unavailable("dead".to_owned()));
-                }
-                // What nobody holds is gone at once: the worst retention there is.
-                let held = self.holds.lock().unwrap().get(&at.partition.0).copied().unwrap_or(0);
-                if at.topic == Topic::Events && from.0 < held {
-                    return Err(ReadError::Expired { start: Offset(held) });
-                }
-                let found: Vec<Record> = {
-                    let topics = self.topics.lock().unwrap();
-                    let list = topics.get(&(at.topic, at.partition.0)).map_or(&[][..], Vec::as_slice);
-                    list.iter()
-                        .skip(usize::try_from(from.0).unwrap())
-                        .take(limit.max_records)
-                        .cloned()
-                        .collect()
-                };
-                if !found.is_empty() || tokio::time::timeout_at(deadline, grown).await.is_err() {
-                    return Ok(found);
-                }
-            }
-        })
-    }
-
-    fn start_offset(&self, _at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>> {
-        Box::pin(async { Ok(Offset(0)) })
-    }
-
-    fn end_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>> {
-        let topics = self.topics.lock().unwrap();
-        let end = topics.get(&(at.topic, at.partition.0)).map_or(0, |list| list.len() as u64);
-        Box::pin(async move { Ok(Offset(end)) })
-    }
-
-    fn partitions(&self, _topic: Topic) -> LogFuture<'_, Result<u32, ReadError>> {
-        Box::pin(async { Ok(self.partitions) })
-    }
-
-    fn hold(&self, _consumer: &str, at: TopicPartition, from: Offset) {
-        // What is gone does not come back for a reader that fell behind its own hold.
-        let mut holds = self.holds.lock().unwrap();
-        let held = holds.entry(at.partition.0).or_default();
-        *held = from.0.max(*held);
-    }
-
-    fn health(&self) -> Health {
-        Health {
-            admitting: true,
-            disk: "ok".to_owned(),
-            broker: "none".to_owned(),
-            spooled_records: 0,
-            spooled_bytes: 0,
-            corrupted_records: 0,
-            disk_bytes: 0,
+impl Machine for Chaos {
+    fn on_append(&self) -> Effect {
+        match self.write() {
+            (true, true) => Effect::Heard,
+            (true, false) => Effect::Unheard,
+            (false, _) => Effect::Lost,
         }
     }
-
-    fn close(&self) -> LogFuture<'_, ()> {
-        Box::pin(async {})
+    fn is_dead(&self) -> bool {
+        Self::is_dead(self)
     }
+}
+
+pub fn log(partitions: u32, chaos: &Arc<Chaos>) -> Arc<MemoryLog> {
+    chaos.arm(i64::MAX, false);
+    Arc::new(MemoryLog::new(partitions, Timestamp(NOON)).on(Arc::clone(chaos) as _))
 }
 
 /// A store that dies with the machine.
@@ -287,13 +167,13 @@ pub async fn settled(processor: &Processor, log: &MemoryLog) -> bool {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     let mut before = None;
     loop {
-        if log.chaos.is_dead() {
+        if log.is_dead() {
             return false;
         }
-        let ends = log.ends();
+        let ends = log.ends(Topic::Events);
         let done =
             processor.status().await.iter().zip(&ends).all(|(status, end)| status.next_offset.0 == *end);
-        if done && before.as_ref() == Some(&ends) && log.ends() == ends {
+        if done && before.as_ref() == Some(&ends) && log.ends(Topic::Events) == ends {
             return true;
         }
         before = done.then_some(ends);
@@ -380,9 +260,9 @@ pub struct Oracle {
 pub fn oracle(log: &MemoryLog) -> Oracle {
     let program = program();
     let mut all = Oracle::default();
-    for partition in 0..log.partitions {
+    for partition in 0..u32::try_from(log.ends(Topic::Events).len()).unwrap() {
         let records: Vec<Record> = log
-            .all(Topic::Events)
+            .records(Topic::Events)
             .into_iter()
             .filter(|record| record.at.partition == PartitionId(partition))
             .collect();
@@ -432,7 +312,7 @@ pub fn decision_ids(log: &MemoryLog) -> Vec<DecisionId> {
     let id = |record: Record| {
         serde_json::from_slice::<schemas::decision::Decision>(&record.value).unwrap().decision_id
     };
-    log.all(Topic::Decisions).into_iter().map(id).collect()
+    log.records(Topic::Decisions).into_iter().map(id).collect()
 }
 
 pub fn user(id: &str) -> ProfileKey {

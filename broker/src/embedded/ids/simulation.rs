@@ -16,6 +16,7 @@ use crate::clock::TestClock;
 use crate::embedded::JournalConfig;
 use crate::embedded::file::FileLayer;
 use crate::embedded::format::{Entry, Stream};
+use crate::embedded::queue::Room;
 use crate::embedded::simulated::{Dice, Disk, Faults};
 use crate::embedded::store::Store;
 use crate::embedded::stream::open_store;
@@ -56,7 +57,7 @@ fn append(store: &mut Store, dice: &mut Dice, written: &mut Written) {
     for _ in 0..dice.roll(40) {
         let of: Vec<EventId> = (0..=dice.roll(4)).map(|_| event(dice.roll(EVENTS))).collect();
         let batch: Vec<Entry> = of.iter().map(|event| entry(dice, *event)).collect();
-        let Ok(places) = store.commit(&[&batch]) else { continue };
+        let Ok(places) = store.commit(&[&batch], Room::Common) else { continue };
         if dice.roll(8) > 0 {
             store.note(&[batch]);
         }
