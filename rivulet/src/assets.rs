@@ -8,6 +8,7 @@ use axum::extract::Path;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
+use gateway::transport::errors::not_found;
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 #[derive(RustEmbed)]
@@ -57,11 +58,10 @@ fn file<E: RustEmbed>(path: &str, sharing: Sharing) -> Response<Body> {
     let Some(EmbeddedFile { data, metadata }) = E::get(path) else {
         let nothing = E::iter().next().is_none();
         return if nothing {
-            (StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT)
+            (StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT).into_response()
         } else {
-            (StatusCode::NOT_FOUND, "not found\n")
-        }
-        .into_response();
+            not_found().into_response()
+        };
     };
     let tag =
         metadata.sha256_hash().iter().take(12).fold(String::new(), |tag, byte| tag + &format!("{byte:02x}"));

@@ -18,6 +18,7 @@ use broker::log::SharedLog;
 use gateway::config::KeyKind;
 use gateway::error::RequestError;
 use gateway::transport::cors;
+use gateway::transport::errors::not_found;
 use gateway::{Gateway, GatewayConfig};
 use processor::{Processor, ProcessorConfig};
 use processor_core::{Model, Ruleset};
@@ -97,6 +98,7 @@ impl Pipeline {
                 router = router.merge(demo::router(&secret.key, Arc::clone(&self.clock)));
             }
         }
+        router = router.fallback(|| async { not_found() });
         if self.role == Role::Gateway {
             return router;
         }

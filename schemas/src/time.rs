@@ -18,8 +18,8 @@ const MICROS_ABOVE: i64 = 100_000_000_000_000;
 const NANOS_ABOVE: i64 = 100_000_000_000_000_000;
 /// The earliest instant that is believed: 2000-01-01. Earlier ones come from clocks that were never set.
 const EARLIEST: i64 = 946_684_800_000;
-/// The latest instant that is believed: the end of the year 9999, the last that RFC 3339 can write.
-const LATEST: i64 = 253_402_300_799_999;
+/// The latest instant that is believed: 9999-12-30T22:00:00.999Z, the last that has a date of four digits in every zone.
+const LATEST: i64 = 253_402_207_200_999;
 
 /// `2024-03-31` and the letter behind it.
 const DATE_BYTES: usize = 11;

@@ -87,10 +87,8 @@ async fn one_bad_event_is_named_to_the_field_and_its_ninety_nine_neighbours_are_
     let quarantine = log::cat(&rivulet, "rivulet.quarantine").await;
     assert_eq!(quarantine.len(), 1, "{quarantine:?}");
     assert_eq!(quarantine[0].key, bad_id);
-    assert!(
-        holds(&quarantine[0], batch[bad_place].to_string().as_bytes()),
-        "the raw bytes are not there: {quarantine:?}"
-    );
+    let kept = Kept::read(&rivulet).await;
+    assert!(kept.has(batch[bad_place].to_string().as_bytes()), "the raw bytes are not there: {quarantine:?}");
     let fate = log::fate(&rivulet, &bad_id).await;
     assert_eq!(fate["outcome"], "quarantined", "{fate}");
     assert!(fate.to_string().contains("/metadata/quantity"), "fate says why: {fate}");
@@ -206,12 +204,23 @@ async fn an_event_without_an_id_is_given_one_and_any_spelling_of_an_id_is_the_sa
     assert_eq!(profile.await["counters"]["signup"], 1, "two spellings of one id are one event");
 }
 
-/// Whether a quarantine record holds these bytes, as text or as base64.
-pub(crate) fn holds(record: &log::Record, raw: &[u8]) -> bool {
-    let text = record.value.to_string();
-    let as_text = std::str::from_utf8(raw)
-        .is_ok_and(|raw| text.contains(Value::from(raw).to_string().trim_matches('"')));
-    as_text || text.contains(&base64(raw))
+/// What stands in quarantine, to be searched.
+pub(crate) struct Kept(String);
+
+impl Kept {
+    /// Reads the topic.
+    pub(crate) async fn read(rivulet: &Rivulet) -> Self {
+        let records = log::cat(rivulet, "rivulet.quarantine").await;
+        let values: Vec<String> = records.iter().map(|record| record.value.to_string()).collect();
+        Self(values.join("\n"))
+    }
+
+    /// Whether these bytes are there, as text or as base64.
+    pub(crate) fn has(&self, raw: &[u8]) -> bool {
+        let as_text = std::str::from_utf8(raw)
+            .is_ok_and(|raw| self.0.contains(Value::from(raw).to_string().trim_matches('"')));
+        as_text || self.0.contains(&base64(raw))
+    }
 }
 
 fn base64(bytes: &[u8]) -> String {

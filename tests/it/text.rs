@@ -1,8 +1,10 @@
 //! What a sender wrote as text: kept to the byte, or refused by its place.
 
 use tests::faults::Timed;
-use tests::log::{self, Record};
+use tests::log;
 use tests::rivulet::Rivulet;
+
+use crate::accept::Kept;
 
 const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
 
@@ -51,7 +53,5 @@ async fn surrogate_halves_are_treated_alike_and_whole_pairs_stay_as_sent() {
     let answer = rivulet.client().send_with(&[LINES], body).await;
     assert_eq!(answer.status, 207, "{}", answer.text);
     assert_eq!(answer.statuses(), ["accepted", "rejected", "accepted"], "{}", answer.text);
-    let quarantine = log::cat(&rivulet, "rivulet.quarantine").await;
-    let raw = |record: &Record| crate::accept::holds(record, &broken);
-    assert!(quarantine.iter().any(raw), "the raw bytes are not in quarantine: {quarantine:?}");
+    assert!(Kept::read(&rivulet).await.has(&broken), "the raw bytes are not in quarantine");
 }

@@ -211,3 +211,16 @@ pub fn raw_deflate(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).expect("memory");
     encoder.finish().expect("memory")
 }
+
+/// Brotli.
+pub fn brotli(bytes: &[u8]) -> Vec<u8> {
+    // A quality that takes no time without optimisation, and the usual window.
+    let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 3, 22);
+    encoder.write_all(bytes).expect("memory");
+    encoder.into_inner()
+}
+
+/// One Zstandard frame.
+pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).expect("memory")
+}

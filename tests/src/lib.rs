@@ -15,6 +15,7 @@
 )]
 
 pub mod client;
+pub mod corpus;
 pub mod cut;
 pub mod damage;
 pub mod events;
@@ -23,6 +24,7 @@ pub mod kafka;
 pub mod leash;
 pub mod log;
 pub mod oracle;
+pub mod raw;
 pub mod rivulet;
 pub mod sender;
 pub mod socket;

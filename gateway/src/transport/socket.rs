@@ -165,7 +165,12 @@ impl Socket {
                 Ok(Incoming::Pong(payload))
             }
             Message::Binary(bytes) => Ok(Incoming::Binary(bytes, std::mem::take(&mut metered.share))),
-            Message::Close(_) | Message::Frame(_) => Err(Fault::Gone),
+            Message::Close(_) => {
+                // The answer to the peer's close is only written by the next call, and there is none.
+                let _ = timeout(self.write_timeout, self.stream.flush()).await;
+                Err(Fault::Gone)
+            }
+            Message::Frame(_) => Err(Fault::Gone),
         }
     }
 
