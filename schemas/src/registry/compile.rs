@@ -3,15 +3,20 @@
 //! **Invariant:** a pattern costs a bounded time for any text; a document that makes the library panic is refused, not fatal;
 //! `format` asserts, and a format that is not checked is refused, because its author believes that it is.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{PatternOptions, ValidationOptions};
+use jsonschema::{FancyRegex, PatternOptions, ValidationOptions};
 use referencing::Registry as Resolvable;
 
 use super::documents::Document;
+use super::mode::Mode;
+use super::pii::{self, Redaction};
 use super::{Error, Schema, bounds, graph};
+use crate::id::EventType;
 
 /// The formats that are checked; any other is refused when the document is loaded.
 pub const FORMATS: &[&str] = &[
@@ -41,14 +46,24 @@ const MAX_PATTERN_BYTES: usize = 1 << 20;
 /// Largest cache of one pattern's states, bytes.
 const MAX_PATTERN_CACHE_BYTES: usize = 1 << 20;
 
+/// What a folder of documents comes to.
+pub(super) struct Compiled {
+    pub(super) schemas: Vec<Schema>,
+    pub(super) redactions: BTreeMap<EventType, Redaction>,
+}
+
 /// Compiles every document of a type; shared ones are only looked at.
-pub(super) fn all(documents: &[Document]) -> Result<Vec<Schema>, Error> {
+pub(super) fn all(documents: &[Document]) -> Result<Compiled, Error> {
     for document in documents {
         check_document(document)?;
     }
     let resolvable = graph::resolvable(documents)?;
-    bounds::check(&graph::build(documents, &resolvable)?)?;
-    documents.iter().filter_map(|document| one(document, &resolvable).transpose()).collect()
+    let graph = graph::build(documents, &resolvable)?;
+    bounds::check(&graph)?;
+    let redactions = pii::collect(documents, &graph)?;
+    let schemas =
+        documents.iter().enumerate().filter_map(|(at, document)| one(at, document, &resolvable).transpose());
+    Ok(Compiled { schemas: schemas.collect::<Result<_, _>>()?, redactions })
 }
 
 /// Against the dialect's own schema, first: what follows reads keywords as if they had the right kinds.
@@ -56,8 +71,10 @@ fn check_document(document: &Document) -> Result<(), Error> {
     jsonschema::draft202012::meta::validate(&document.value).map_err(|error| fault(document, &error))
 }
 
-fn one(document: &Document, resolvable: &Resolvable<'_>) -> Result<Option<Schema>, Error> {
+fn one(at: usize, document: &Document, resolvable: &Resolvable<'_>) -> Result<Option<Schema>, Error> {
     let Some(id) = document.id.clone() else { return Ok(None) };
+    let mode = Mode::of(&document.value)
+        .map_err(|message| Error::Schema { path: document.path.clone(), message })?;
     let options = options().with_registry(resolvable).with_base_uri(document.uri.clone());
     let built = catch_unwind(AssertUnwindSafe(|| options.build(&document.value)));
     let validator = built
@@ -65,19 +82,24 @@ fn one(document: &Document, resolvable: &Resolvable<'_>) -> Result<Option<Schema
             Err(jsonschema::ValidationError::custom("the validator cannot take this document (it panicked)"))
         })
         .map_err(|error| fault(document, &error))?;
-    Ok(Some(Schema { id, text: document.text.clone(), document: document.value.clone(), validator }))
+    Ok(Some(Schema { id, mode, document: at, text: Arc::clone(&document.text), validator }))
 }
 
-fn options<'o>() -> ValidationOptions<'o> {
-    let patterns = PatternOptions::fancy_regex()
+/// How patterns are compiled.
+pub(super) fn patterns() -> PatternOptions<FancyRegex> {
+    PatternOptions::fancy_regex()
         .backtrack_limit(MAX_BACKTRACKS)
         .size_limit(MAX_PATTERN_BYTES)
-        .dfa_size_limit(MAX_PATTERN_CACHE_BYTES);
+        .dfa_size_limit(MAX_PATTERN_CACHE_BYTES)
+}
+
+/// How documents are compiled.
+pub(super) fn options<'o>() -> ValidationOptions<'o> {
     jsonschema::draft202012::options()
         .should_validate_formats(true)
         .should_ignore_unknown_formats(false)
         .offline()
-        .with_pattern_options(patterns)
+        .with_pattern_options(patterns())
 }
 
 fn fault(document: &Document, error: &jsonschema::ValidationError<'_>) -> Error {

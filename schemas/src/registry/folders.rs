@@ -51,8 +51,8 @@ fn documents_refer_to_each_other_by_path_and_by_id() {
             "$defs":{"amount":{"type":"number","minimum":0}}}"##)
         .write("_shared/address.json", r#"{"$id":"https://shop.example/address","$anchor":"all","required":["city"],
             "properties":{"city":{"type":"string"},"price":{"$ref":"rivulet:///_shared/money.json"}}}"#)
-        .write("order/1.json", r##"{"properties":{"total":{"$ref":"../_shared/money.json"},
-            "to":{"$ref":"https://shop.example/address#all"},"fee":{"$ref":"../_shared/money.json#/$defs/amount"}}}"##)
+        .write("order/1.json", r#"{"properties":{"total":{"$ref":"../_shared/money.json"},
+            "to":{"$ref":"https://shop.example/address#all"},"fee":{"$ref":"../_shared/money.json#/$defs/amount"}}}"#)
         .write("Order Completed/1.json", r#"{"$ref":"../order/1.json","required":["total"]}"#)
         .write("Order Completed/1.1.0.json", r#"{"$ref":"1.json"}"#);
     let registry = folder.load().unwrap();

@@ -1,5 +1,7 @@
 //! Documents that are broken or keep a validator busy, and events made for that.
 
+#![expect(clippy::disallowed_methods, reason = "the time that a judgement takes is what is measured")]
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};

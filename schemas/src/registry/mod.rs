@@ -11,9 +11,13 @@ use jsonschema::Validator;
 use serde_json::Value;
 
 mod bounds;
+mod bundle;
+mod compat;
 mod compile;
 mod documents;
 mod graph;
+mod mode;
+mod pii;
 mod version;
 
 use documents::Document;
@@ -24,7 +28,10 @@ use crate::id::EventType;
 use crate::reason;
 use crate::verdict::{Code, Reason};
 
+pub use compat::{Comparison, Compatibility, Difference, compare};
 pub use compile::FORMATS;
+pub use mode::Mode;
+pub use pii::{PiiAction, Place, Redaction};
 pub use version::Version;
 
 /// `product_view@1`: an event type with a schema version.
@@ -46,14 +53,18 @@ impl std::fmt::Display for SchemaId {
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     types: Arc<BTreeMap<EventType, BTreeMap<Version, Schema>>>,
+    redactions: Arc<BTreeMap<EventType, Redaction>>,
+    documents: Arc<[Document]>,
 }
 
 /// One compiled schema.
 #[derive(Debug)]
 pub struct Schema {
     id: SchemaId,
+    mode: Mode,
     text: Arc<str>,
-    document: Value,
+    /// Which of the registry's documents.
+    document: usize,
     validator: Validator,
 }
 
@@ -105,22 +116,27 @@ impl Registry {
             Document::of_type(&path, EventType::new(*event_type), Version::major(*version), text.as_bytes())
         });
         let documents: Result<Vec<_>, _> = documents.collect();
-        documents.and_then(|documents| Self::of(&documents)).expect("built-in schemas compile")
+        documents.and_then(Self::of).expect("built-in schemas compile")
     }
 
     /// Loads `<type>/<version>.json` below `dir`, and `_<folder>/<name>.json` to refer to. Folders inside those (such as
     /// `examples`) are passed over. Reads the whole folder or fails; nothing is fetched from elsewhere.
     pub fn load(dir: &Path) -> Result<Self, Error> {
-        Self::of(&documents::read_folder(dir)?)
+        Self::of(documents::read_folder(dir)?)
     }
 
-    fn of(documents: &[Document]) -> Result<Self, Error> {
+    fn of(documents: Vec<Document>) -> Result<Self, Error> {
+        let compiled = compile::all(&documents)?;
         let mut types: BTreeMap<EventType, BTreeMap<Version, Schema>> = BTreeMap::new();
-        for schema in compile::all(documents)? {
+        for schema in compiled.schemas {
             let SchemaId { event_type, version } = schema.id.clone();
             types.entry(event_type).or_default().insert(version, schema);
         }
-        Ok(Self { types: Arc::new(types) })
+        Ok(Self {
+            types: Arc::new(types),
+            redactions: Arc::new(compiled.redactions),
+            documents: documents.into(),
+        })
     }
 
     /// The schema that judges events of a type; `pinned` is the event's `schema` member (`type@2`, `2`, `2.1` or `2.1.3`): the
@@ -170,7 +186,23 @@ impl Registry {
 
     /// The document of a schema.
     pub fn document(&self, id: &SchemaId) -> Option<&Value> {
-        Some(&self.types.get(&id.event_type)?.get(&id.version)?.document)
+        let schema = self.types.get(&id.event_type)?.get(&id.version)?;
+        self.documents.get(schema.document).map(|document| &document.value)
+    }
+
+    /// The marks of personal data of a type, of all its versions.
+    pub fn redaction(&self, event_type: &EventType) -> Option<&Redaction> {
+        self.redactions.get(event_type)
+    }
+
+    /// Whether any type has marks of personal data.
+    pub fn redacts(&self) -> bool {
+        !self.redactions.is_empty()
+    }
+
+    /// Whether any mark asks for a hash, which needs a secret.
+    pub fn hashes(&self) -> bool {
+        self.redactions.values().any(Redaction::hashes)
     }
 }
 
@@ -178,6 +210,11 @@ impl Schema {
     /// Its name.
     pub const fn id(&self) -> &SchemaId {
         &self.id
+    }
+
+    /// What happens to events that do not fit.
+    pub const fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// The document as it was written.

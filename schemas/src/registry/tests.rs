@@ -29,7 +29,7 @@ pub(super) fn registry(documents: &[(&str, &str, &[u8])]) -> Result<Registry, Er
         let path = format!("events/{event_type}/{version}.json");
         Document::of_type(&path, EventType::new(*event_type), Version::parse(version).unwrap(), text)
     });
-    Registry::of(&read.collect::<Result<Vec<_>, _>>()?)
+    Registry::of(read.collect::<Result<Vec<_>, _>>()?)
 }
 
 /// A registry with one schema `probe@1`.
