@@ -151,9 +151,16 @@ pub(crate) enum BenchCommand {
     Ingest(IngestOptions),
     /// Events per second and core through dedup, profile and 20 rules.
     Process(ProcessOptions),
-    /// The reference server of `ingest`: parses, validates and discards.
+    /// The reference servers of `ingest`: parse and validate, then discard or wait for Kafka.
     #[command(hide = true)]
-    Reference,
+    Reference(ReferenceOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReferenceOptions {
+    /// Send what is valid to this Kafka and answer when it has it: host:port.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -167,7 +174,13 @@ pub(crate) struct IngestOptions {
     /// Events in a batch.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) batch: usize,
-    /// Measure `ack=broker` too, with this Kafka: host:port.
+    /// Times that every server is measured, in turn; the table shows medians.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) runs: usize,
+    /// Measure these servers only, of: discard, kafka, received, disk, broker, kafka-single, disk-single, disk-half.
+    #[arg(long, value_name = "WORD", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Measure what needs Kafka too, with this one: host:port.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) kafka: Option<String>,
     /// Print JSON.

@@ -13,7 +13,7 @@ use crate::verdict::Code;
 pub const RESERVED_TYPE_PREFIX: &str = "rivulet.";
 
 /// The members that a client may send at the top of an event.
-pub const KNOWN_MEMBERS: &[&str] = &[
+pub const KNOWN_MEMBERS: [&str; 10] = [
     "event_id",
     "event_type",
     "user_id",
@@ -87,9 +87,9 @@ impl<'a> LoggedEvent<'a> {
 }
 
 /// The id in a member, unless it means nobody. Numbers are taken by their digits.
-pub fn somebody<'m>(member: &'m Member<'_>) -> Option<Cow<'m, str>> {
+pub fn somebody<'m>(member: &Member<'m>) -> Option<Cow<'m, str>> {
     let id = match member.kind {
-        Kind::String => Cow::Owned(member.text()?),
+        Kind::String => member.str()?,
         Kind::Number => Cow::Borrowed(std::str::from_utf8(member.value).ok()?),
         Kind::Object | Kind::Array | Kind::Boolean | Kind::Null => return None,
     };

@@ -73,10 +73,54 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text();
+        if let Some(text) = text.as_ref().and_then(|text| std::str::from_utf8(text).ok()) {
+            return f.write_str(text);
+        }
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(instant) => write!(f, "{instant:.3}"),
             Err(_) => write!(f, "{}ms", self.0),
         }
+    }
+}
+
+/// The latest instant that the calendar library reads: 26 hours before the end of 9999, so that every offset has room.
+const LATEST_TEXT: i64 = 253_402_207_200_999;
+/// Milliseconds of a day.
+const DAY: i64 = 86_400_000;
+
+impl Timestamp {
+    /// The text form of instants from 1970 to 9999, made without the machinery that other calendars need: every record has
+    /// several of them. The days are counted from 0000-03-01, so that a leap day is the last of its year.
+    fn text(self) -> Option<[u8; 24]> {
+        if !(0..=LATEST_TEXT).contains(&self.0) {
+            return None;
+        }
+        let days = self.0 / DAY + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = era * 400 + year_of_era + i64::from(month <= 2);
+        let (seconds, millis) = (self.0 % DAY / 1000, self.0 % 1000);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        for (end, width, mut number) in [
+            (4, 4, year),
+            (7, 2, month),
+            (10, 2, day),
+            (13, 2, seconds / 3600),
+            (16, 2, seconds / 60 % 60),
+            (19, 2, seconds % 60),
+            (23, 3, millis),
+        ] {
+            for place in text.get_mut(end - width..end)?.iter_mut().rev() {
+                *place = b'0' + u8::try_from(number % 10).ok()?;
+                number /= 10;
+            }
+        }
+        Some(text)
     }
 }
 
@@ -147,7 +191,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_last_instants_of_months_and_years_are_written_right() {
+        for text in [
+            "1970-01-01T00:00:00.000Z",
+            "1999-12-31T23:59:59.999Z",
+            "2000-02-29T00:00:00.001Z",
+            "2100-02-28T23:59:59.999Z",
+            "2100-03-01T00:00:00.000Z",
+            "2024-02-29T12:34:56.789Z",
+            "9999-12-30T22:00:00.999Z",
+        ] {
+            let millis = text.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+            assert_eq!(Timestamp(millis).to_string(), text);
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn an_instant_is_written_as_a_calendar_writes_it(millis in -10_000..=LATEST_TEXT) {
+            let right = format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap());
+            proptest::prop_assert_eq!(Timestamp(millis).to_string(), right);
+        }
+
         #[test]
         fn the_text_of_an_instant_is_read_back(millis in EARLIEST..=LATEST) {
             let instant = Timestamp(millis);

@@ -4,6 +4,7 @@
 //! nothing here blocks the async runtime, and every queue towards and from the broker is bounded.
 
 mod append;
+pub mod bare;
 mod client;
 mod producer;
 mod reader;

@@ -82,7 +82,7 @@ impl SentAt {
 /// The instant in a string or number.
 pub(crate) fn instant(member: &Member<'_>) -> Option<Timestamp> {
     match member.kind {
-        Kind::String => Timestamp::parse(&member.text()?),
+        Kind::String => Timestamp::parse(&member.str()?),
         Kind::Number => Timestamp::from_epoch_number(std::str::from_utf8(member.value).ok()?.parse().ok()?),
         _ => None,
     }
@@ -94,7 +94,7 @@ pub(crate) fn split(body: &[u8], form: ContentType, max_events: usize) -> Result
         lines(body, max_events)?
     } else {
         match json::split(body, max_events) {
-            Ok(Body::One(event)) if !ends(event) => return Err(cut(event.len()).into()),
+            Ok(Body::One(event)) if !json::is_closed(event) => return Err(cut(event.len()).into()),
             Ok(Body::One(event)) => Split { events: vec![event], envelope: Vec::new() },
             Ok(Body::Many { events, envelope }) => Split { events, envelope },
             Err(error) if error.code == Code::BodyEmpty => Split { events: Vec::new(), envelope: Vec::new() },
@@ -111,28 +111,6 @@ fn cut(at: usize) -> json::Error {
     json::Error { code: Code::BodySyntax, pointer: String::new(), at }
 }
 
-/// Whether every bracket is closed. A single event that is cut is no event: nobody knows what was cut off.
-fn ends(event: &[u8]) -> bool {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while let Some(byte) = event.get(at) {
-        match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => match quoted(event, at) {
-                Some((_, after)) => {
-                    at = after;
-                    continue;
-                }
-                None => return false,
-            },
-            _ => {}
-        }
-        at += 1;
-    }
-    depth == 0
-}
-
 fn lines(body: &[u8], max_events: usize) -> Result<Split<'_>, RequestError> {
     let events: Vec<&[u8]> = json::lines(body).take(max_events.saturating_add(1)).collect();
     if events.len() > max_events {
@@ -143,6 +121,10 @@ fn lines(body: &[u8], max_events: usize) -> Result<Split<'_>, RequestError> {
 
 /// Several lines, each from brace to brace. No JSON text looks so: it has a comma or bracket between two objects.
 fn looks_like_lines(body: &[u8]) -> bool {
+    // An array is passed over without a look for its lines.
+    if !json::begins_with_brace(body) {
+        return false;
+    }
     let mut count = 0;
     json::lines(body).all(|line| {
         count += 1;

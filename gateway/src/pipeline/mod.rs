@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use broker::log::{Answers, AppendError, NewRecord, RecordError};
 use schemas::id::{EventId, EventType};
+use schemas::json::Tape;
 use schemas::time::Timestamp;
 use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict, Warning};
 use tokio::task::JoinHandle;
@@ -96,7 +97,8 @@ impl Gateway {
             received_at: transmission.received_at,
             sent_at: transmission.sent_at,
         };
-        let findings: Vec<_> = events.iter().map(|event| self.judge_one(&judge, event)).collect();
+        let mut tape = Tape::default();
+        let findings: Vec<_> = events.iter().map(|event| self.judge_one(&judge, event, &mut tape)).collect();
         let fingerprints = events.iter().zip(&findings).map(|(event, finding)| {
             let checked = finding.as_ref().ok()?;
             Some(self.recent.fingerprint(&transmission.key.source, &checked.profile, checked.event_id, event))
@@ -124,8 +126,8 @@ impl Gateway {
     }
 
     /// Contains panics of dependencies (a regex in a schema, a number parser) to the one event.
-    fn judge_one(&self, judge: &Judge<'_>, event: &[u8]) -> Result<Checked, Refusal> {
-        catch_unwind(AssertUnwindSafe(|| judge.judge(event))).unwrap_or_else(|_| {
+    fn judge_one(&self, judge: &Judge<'_>, event: &[u8], tape: &mut Tape) -> Result<Checked, Refusal> {
+        catch_unwind(AssertUnwindSafe(|| judge.judge(event, tape))).unwrap_or_else(|_| {
             self.metrics.panics.inc();
             tracing::error!(bytes = event.len(), "judging an event panicked; it is in quarantine");
             Err(fault(None))

@@ -3,13 +3,14 @@
 //! **Invariant:** a refusal names a stable code and the place, and never repeats what was sent; an accepted event has an id, a
 //! type, somebody it is about and an instant.
 
+use std::borrow::Cow;
+
 use schemas::event::{KNOWN_MEMBERS, RESERVED_TYPE_PREFIX, somebody};
 use schemas::id::{AnonymousId, EventId, EventType, ProfileKey, UserId, means_nobody};
-use schemas::json::{self, Kind, Member};
+use schemas::json::{self, Kind, Member, Scanned, Tape};
 use schemas::registry::{Judgement, Registry};
 use schemas::time::Timestamp;
 use schemas::verdict::{Code, Reason, Status, Warning};
-use serde_json::Value;
 
 use crate::authenticate::Key;
 use crate::config::{GatewayConfig, UnknownTypes};
@@ -82,10 +83,10 @@ struct Findings {
 type Checks<T> = Result<T, Box<Reason>>;
 
 impl Judge<'_> {
-    /// Judges one event.
-    pub(crate) fn judge(&self, event: &[u8]) -> Result<Checked, Refusal> {
+    /// Judges one event. The tape is memory that the next event uses again.
+    pub(crate) fn judge(&self, event: &[u8], tape: &mut Tape) -> Result<Checked, Refusal> {
         let mut findings = Findings::default();
-        self.check(event, &mut findings).map_err(|(status, reason)| Refusal {
+        self.check(event, tape, &mut findings).map_err(|(status, reason)| Refusal {
             event_id: findings.event_id.or_else(|| self.salvage(event)),
             event_type: findings.event_type,
             status,
@@ -94,10 +95,14 @@ impl Judge<'_> {
         })
     }
 
-    fn check(&self, event: &[u8], findings: &mut Findings) -> Result<Checked, (Status, Box<Reason>)> {
+    fn check(
+        &self,
+        event: &[u8],
+        tape: &mut Tape,
+        findings: &mut Findings,
+    ) -> Result<Checked, (Status, Box<Reason>)> {
         let rejected = |reason| (Status::Rejected, reason);
-        let members = self.scan(event).map_err(rejected)?;
-        let fields = Fields(&members);
+        let fields = self.scan(event, tape).map_err(rejected)?;
         self.identify_event(&fields, findings).map_err(rejected)?;
         let event_type = self.event_type(&fields).map_err(rejected)?;
         findings.event_type = Some(event_type.clone());
@@ -123,28 +128,28 @@ impl Judge<'_> {
         })
     }
 
-    fn scan<'e>(&self, event: &'e [u8]) -> Checks<Vec<Member<'e>>> {
+    fn scan<'e>(&self, event: &'e [u8], tape: &'e mut Tape) -> Checks<Fields<'e>> {
         if event.len() > self.config.event_bytes {
             let expected = format!("at most {} bytes", self.config.event_bytes);
             return Err(Box::new(Reason::new(Code::EventTooLarge).expecting(expected)));
         }
-        let members =
-            json::object(event, json::Limits { max_depth: self.config.depth }).map_err(|error| {
-                let reason = Reason::new(error.code);
-                Box::new(if error.pointer.is_empty() { reason } else { reason.at(error.pointer) })
-            })?;
+        let scanned = tape.object(event, json::Limits { max_depth: self.config.depth }).map_err(|error| {
+            let reason = Reason::new(error.code);
+            Box::new(if error.pointer.is_empty() { reason } else { reason.at(error.pointer) })
+        })?;
+        let fields = Fields::of(scanned);
         // Without case, because some readers of JSON compare names so.
-        if members.iter().any(|member| member.name.eq_ignore_ascii_case("receipt")) {
+        if fields.unknown().any(|name| name.eq_ignore_ascii_case("receipt")) {
             let reason = Reason::new(Code::EventReservedField).at("/receipt");
             return Err(Box::new(reason.expecting("no member of this name: the gateway writes it")));
         }
-        Ok(members)
+        Ok(fields)
     }
 
     /// Finds or derives the id. An absent one is minted only when the event is taken.
-    fn identify_event(&self, fields: &Fields<'_, '_>, findings: &mut Findings) -> Checks<()> {
+    fn identify_event(&self, fields: &Fields<'_>, findings: &mut Findings) -> Checks<()> {
         let Some(member) = fields.get("event_id") else { return Ok(()) };
-        let id = member.text().ok_or_else(|| invalid("event_id", "a UUID as a string"))?;
+        let id = member.str().ok_or_else(|| invalid("event_id", "a UUID as a string"))?;
         if let Some(id) = EventId::parse(&id) {
             findings.event_id = Some(id);
             return Ok(());
@@ -154,15 +159,15 @@ impl Judge<'_> {
         }
         no_control_characters("event_id", &id)?;
         findings.event_id = Some(EventId::foreign(&self.key.source, None, &id));
-        findings.original_event_id = Some(id);
+        findings.original_event_id = Some(id.into_owned());
         findings.warn(WARN_FOREIGN_ID, "/event_id");
         Ok(())
     }
 
-    fn event_type(&self, fields: &Fields<'_, '_>) -> Checks<EventType> {
+    fn event_type(&self, fields: &Fields<'_>) -> Checks<EventType> {
         let member =
             fields.get("event_type").ok_or_else(|| missing("event_type", "a name such as `product_view`"))?;
-        let name = member.text().ok_or_else(|| invalid("event_type", "a string"))?;
+        let name = member.str().ok_or_else(|| invalid("event_type", "a string"))?;
         if name.is_empty() || name.len() > MAX_TYPE_BYTES {
             return Err(invalid("event_type", "a name of 1 to 128 bytes").into());
         }
@@ -174,10 +179,10 @@ impl Judge<'_> {
         if !self.key.allows_type(&name) {
             return Err(refused(Code::EventTypeNotAllowed));
         }
-        Ok(EventType::new(name))
+        Ok(EventType::new(name.into_owned()))
     }
 
-    fn profile(&self, fields: &Fields<'_, '_>, findings: &mut Findings) -> Checks<ProfileKey> {
+    fn profile(&self, fields: &Fields<'_>, findings: &mut Findings) -> Checks<ProfileKey> {
         let user = self.identity("user_id", fields, findings)?;
         let anonymous = self.identity("anonymous_id", fields, findings)?;
         let user = user.map(|id| ProfileKey::user(&UserId::new(id)));
@@ -193,7 +198,7 @@ impl Judge<'_> {
     fn identity(
         &self,
         name: &'static str,
-        fields: &Fields<'_, '_>,
+        fields: &Fields<'_>,
         findings: &mut Findings,
     ) -> Checks<Option<String>> {
         let Some(member) = fields.get(name) else { return Ok(None) };
@@ -212,7 +217,7 @@ impl Judge<'_> {
     /// The sender's time, corrected by how far its clock is off, clamped if it lies in the future.
     fn occurred_at(
         &self,
-        fields: &Fields<'_, '_>,
+        fields: &Fields<'_>,
         findings: &mut Findings,
     ) -> Checks<(Timestamp, Option<Timestamp>)> {
         let Some(member) = fields.get("timestamp") else { return Ok((self.received_at, None)) };
@@ -243,19 +248,13 @@ impl Judge<'_> {
 
     fn fits_schema(
         &self,
-        fields: &Fields<'_, '_>,
+        fields: &Fields<'_>,
         event_type: &EventType,
     ) -> Result<Option<String>, (Status, Box<Reason>)> {
         let rejected = |reason| (Status::Rejected, reason);
         let pinned = fields.pinned_schema().map_err(rejected)?;
-        let metadata: Option<Value> = match fields.get("metadata") {
-            Some(member) => Some(
-                serde_json::from_slice(member.value)
-                    .map_err(|_| rejected(invalid("metadata", "an object").into()))?,
-            ),
-            None => None,
-        };
-        match self.schemas.judge(event_type, pinned.as_deref(), metadata.as_ref()) {
+        let metadata = fields.get("metadata").and(fields.metadata);
+        match self.schemas.judge_scanned(event_type, pinned.as_deref(), metadata) {
             Judgement::Valid(id) => Ok(Some(id.to_string())),
             Judgement::Invalid(reason) => Err((Status::Rejected, reason)),
             Judgement::UnknownType => {
@@ -282,12 +281,37 @@ impl Judge<'_> {
 }
 
 /// The members at the top of an event.
-struct Fields<'m, 'e>(&'m [Member<'e>]);
+struct Fields<'e> {
+    /// Those of [`KNOWN_MEMBERS`], in that order.
+    known: [Option<Member<'e>>; KNOWN_MEMBERS.len()],
+    metadata: Option<Scanned<'e>>,
+    event: Scanned<'e>,
+}
 
-impl<'m, 'e> Fields<'m, 'e> {
+impl<'e> Fields<'e> {
+    fn of(event: Scanned<'e>) -> Self {
+        let mut fields = Self { known: [const { None }; KNOWN_MEMBERS.len()], metadata: None, event };
+        for child in event.children() {
+            let member = child.member();
+            if member.name == "metadata" {
+                fields.metadata = Some(child);
+            }
+            let place = place_of(&member.name).and_then(|place| fields.known.get_mut(place));
+            if let Some(place) = place {
+                *place = Some(member);
+            }
+        }
+        fields
+    }
+
     /// A member that is there and not `null`.
-    fn get(&self, name: &str) -> Option<&'m Member<'e>> {
-        self.0.iter().find(|member| member.name == name && member.kind != Kind::Null)
+    fn get(&self, name: &str) -> Option<&Member<'e>> {
+        self.known.get(place_of(name)?)?.as_ref().filter(|member| member.kind != Kind::Null)
+    }
+
+    /// Names that the contract does not know.
+    fn unknown(&self) -> impl Iterator<Item = Cow<'e, str>> {
+        self.event.children().map(|child| child.name()).filter(|name| place_of(name).is_none())
     }
 
     /// Members that readers of the log take for objects or text must be that.
@@ -298,7 +322,7 @@ impl<'m, 'e> Fields<'m, 'e> {
             }
         }
         if let Some(member) = self.get("session_id") {
-            let id = member.text().filter(|id| id.len() <= MAX_ATTRIBUTE_BYTES);
+            let id = member.str().filter(|id| id.len() <= MAX_ATTRIBUTE_BYTES);
             let id = id.ok_or_else(|| invalid("session_id", "a string of at most 512 bytes"))?;
             no_control_characters("session_id", &id)?;
         }
@@ -315,10 +339,8 @@ impl<'m, 'e> Fields<'m, 'e> {
     }
 
     fn warn_of_unknown(&self, findings: &mut Findings) {
-        for member in self.0 {
-            if !KNOWN_MEMBERS.contains(&member.name.as_ref()) {
-                findings.warn(WARN_UNKNOWN_FIELD, &pointer_to(&member.name));
-            }
+        for name in self.unknown() {
+            findings.warn(WARN_UNKNOWN_FIELD, &pointer_to(&name));
         }
     }
 }
@@ -329,6 +351,11 @@ impl Findings {
             self.warnings.push(Warning { code: code.to_owned(), pointer: Some(pointer.to_owned()) });
         }
     }
+}
+
+/// Where [`KNOWN_MEMBERS`] has the name.
+fn place_of(name: &str) -> Option<usize> {
+    KNOWN_MEMBERS.iter().position(|known| *known == name)
 }
 
 /// A name as RFC 6901 writes it.

@@ -34,7 +34,7 @@ impl Fixture {
             received_at: NOW,
             sent_at,
         };
-        judge.judge(event)
+        judge.judge(event, &mut Tape::default())
     }
 
     fn judge(&self, event: &str) -> Result<Checked, Refusal> {

@@ -9,13 +9,17 @@
 
 mod scan;
 mod split;
+mod tape;
 #[cfg(test)]
 pub(crate) mod tests;
+
+use std::borrow::Cow;
 
 use crate::verdict::Code;
 
 pub use scan::object;
-pub use split::split;
+pub use split::{is_closed, split};
+pub use tape::{Children, Scanned, Tape};
 
 /// `serde_json` reads no deeper than this, so neither does the scanner, whatever [`Limits`] say.
 pub const DEEPEST: usize = 127;
@@ -54,17 +58,29 @@ pub enum Kind {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member<'a> {
     /// The name, escapes decoded.
-    pub name: std::borrow::Cow<'a, str>,
+    pub name: Cow<'a, str>,
     /// The value's bytes as sent, without white space around.
     pub value: &'a [u8],
     /// What the value is.
     pub kind: Kind,
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
     /// The text of a string value, escapes decoded; `None` for other kinds.
     pub fn text(&self) -> Option<String> {
-        (self.kind == Kind::String).then(|| serde_json::from_slice(self.value).ok()).flatten()
+        self.str().map(Cow::into_owned)
+    }
+
+    /// The same, without a copy where nothing is escaped.
+    pub fn str(&self) -> Option<Cow<'a, str>> {
+        if self.kind != Kind::String {
+            return None;
+        }
+        if self.value.contains(&b'\\') {
+            return serde_json::from_slice(self.value).ok().map(Cow::Owned);
+        }
+        let inner = self.value.get(1..self.value.len().saturating_sub(1))?;
+        std::str::from_utf8(inner).ok().map(Cow::Borrowed)
     }
 }
 
@@ -97,6 +113,11 @@ pub enum Body<'a> {
 /// Splits NDJSON: one event a line, blank lines skipped, `\r\n` allowed, a leading byte-order mark skipped.
 pub fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     without_bom(body).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
+}
+
+/// Whether the first thing in a body is an object.
+pub fn begins_with_brace(body: &[u8]) -> bool {
+    without_bom(body).trim_ascii_start().starts_with(b"{")
 }
 
 fn without_bom(body: &[u8]) -> &[u8] {

@@ -1,87 +1,99 @@
 //! The strict scan of one event.
 //!
-//! **Invariant:** one pass, no recursion; the pointer of an error names the innermost place that was reached.
+//! **Invariant:** one pass, no recursion; the pointer of an error names the innermost place that was reached; what is on
+//! the tape afterwards is what `serde_json` would read from the same bytes.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
+use super::tape::{Entry, Frame, Name, Scanned, Tape, name_of};
 use super::{DEEPEST, Error, Kind, Limits, Member, plain};
 use crate::verdict::Code;
 
 /// Up to so many names of an object are compared one by one; beyond, a set is kept.
-const COMPARED_NAMES: usize = 16;
+const COMPARED_NAMES: u32 = 16;
 /// Numbers without exponent and shorter than this fit a double.
 const SAFE_NUMBER_BYTES: usize = 300;
 
 /// Scans one event: the whole value is checked (UTF-8, syntax, depth, names once, whole surrogate pairs, numbers a double can
 /// hold, no control characters in names), the members of the outermost object are returned.
 pub fn object(bytes: &[u8], limits: Limits) -> Result<Vec<Member<'_>>, Error> {
-    let mut scanner = Scanner::new(bytes, limits);
-    scanner.space();
-    if scanner.peek() != Some(b'{') {
-        scanner.value()?;
-        scanner.end()?;
-        return Err(Error { code: Code::EventNotObject, pointer: String::new(), at: 0 });
-    }
-    let mut members = Vec::with_capacity(8);
-    let mut more = scanner.open(b'{')?;
-    while more {
-        let name = scanner.name()?;
-        scanner.space();
-        let start = scanner.at;
-        let kind = scanner.value()?;
-        members.push(Member { name, value: bytes.get(start..scanner.at).unwrap_or_default(), kind });
-        more = scanner.more()?;
-    }
-    scanner.end()?;
-    Ok(members)
+    let mut tape = Tape::default();
+    let text = tape.fill(bytes, limits)?;
+    let children = Scanned { text, entries: &tape.entries }.children();
+    let member = |child: Scanned<'_>| {
+        let entry = child.entries.first()?;
+        let value = bytes.get(entry.start as usize..entry.end as usize)?;
+        Some(Member { name: name_of(text, entry), value, kind: entry.kind })
+    };
+    Ok(children.filter_map(member).collect())
 }
 
 /// Checks one whole JSON value, without white space around.
-pub(super) fn check(bytes: &[u8]) -> Result<Kind, Error> {
-    let mut scanner = Scanner::new(bytes, Limits { max_depth: DEEPEST });
+pub(super) fn check(bytes: &[u8], tape: &mut Tape) -> Result<Kind, Error> {
+    let mut scanner = Scanner::new(bytes, Limits { max_depth: DEEPEST }, tape)?;
     let kind = scanner.value()?;
     scanner.end()?;
     Ok(kind)
 }
 
-/// An array or object that is open.
-struct Frame<'a> {
-    is_array: bool,
-    /// Inside an element or member, as opposed to between two.
-    inside: bool,
-    /// Of an array: the element's number.
-    index: usize,
-    /// Of an object: where its names begin in [`Scanner::names`].
-    names_from: usize,
-    /// Of an object with many names: all of them.
-    set: Option<HashSet<Cow<'a, str>>>,
+impl Tape {
+    /// Scans one event as [`object`] does, and gives all that is in it. The tape's memory is used again by the next event.
+    pub fn object<'a>(&'a mut self, bytes: &'a [u8], limits: Limits) -> Result<Scanned<'a>, Error> {
+        let text = self.fill(bytes, limits)?;
+        Ok(Scanned { text, entries: &self.entries })
+    }
+
+    /// Fills the tape with one object; gives the object's text.
+    fn fill<'a>(&mut self, bytes: &'a [u8], limits: Limits) -> Result<&'a str, Error> {
+        let mut scanner = Scanner::new(bytes, limits, self)?;
+        scanner.space();
+        let is_object = scanner.peek() == Some(b'{');
+        scanner.value()?;
+        scanner.end()?;
+        if !is_object {
+            return Err(Error { code: Code::EventNotObject, pointer: String::new(), at: 0 });
+        }
+        // What is not UTF-8 does not come so far: outside strings it is no JSON, and strings are looked at.
+        scanner.text.ok_or_else(|| scanner.error(Code::JsonUnicode))
+    }
 }
 
-struct Scanner<'a> {
+struct Scanner<'a, 't> {
     bytes: &'a [u8],
+    /// The same, if they are UTF-8.
+    text: Option<&'a str>,
     at: usize,
     /// Where the bytes stop to be UTF-8.
     utf8_until: usize,
     max_depth: usize,
-    frames: Vec<Frame<'a>>,
-    /// The names of every open object, the innermost last.
-    names: Vec<Cow<'a, str>>,
+    entries: &'t mut Vec<Entry>,
+    frames: &'t mut Vec<Frame>,
+    /// Of open objects with many names: how deep they are, and all their names.
+    sets: Vec<(usize, HashSet<Cow<'a, str>>)>,
 }
 
-impl<'a> Scanner<'a> {
-    fn new(bytes: &'a [u8], limits: Limits) -> Self {
-        let utf8_until = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), |_| usize::MAX);
-        let max_depth = limits.max_depth.min(DEEPEST);
-        Self {
+impl<'a, 't> Scanner<'a, 't> {
+    fn new(bytes: &'a [u8], limits: Limits, tape: &'t mut Tape) -> Result<Self, Error> {
+        // Places on the tape have 32 bits.
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(Error { code: Code::EventTooLarge, pointer: String::new(), at: 0 });
+        }
+        let text = simdutf8::compat::from_utf8(bytes);
+        let utf8_until = text.as_ref().map_or_else(simdutf8::compat::Utf8Error::valid_up_to, |_| usize::MAX);
+        tape.entries.clear();
+        tape.frames.clear();
+        Ok(Self {
             bytes,
+            text: text.ok(),
             at: 0,
             utf8_until,
-            max_depth,
-            frames: Vec::with_capacity(4),
-            names: Vec::with_capacity(16),
-        }
+            max_depth: limits.max_depth.min(DEEPEST),
+            entries: &mut tape.entries,
+            frames: &mut tape.frames,
+            sets: Vec::new(),
+        })
     }
 
     fn peek(&self) -> Option<u8> {
@@ -102,15 +114,12 @@ impl<'a> Scanner<'a> {
 
     /// Scans the value that starts here, with all that is in it, and names its kind.
     fn value(&mut self) -> Result<Kind, Error> {
-        let outside = self.frames.len();
-        let mut outermost = None;
         loop {
             self.space();
-            let (kind, mut more) = self.begin()?;
-            outermost.get_or_insert(kind);
+            let mut more = self.begin()?;
             while !more {
-                if self.frames.len() == outside {
-                    return Ok(outermost.unwrap_or(kind));
+                if self.frames.is_empty() {
+                    return Ok(self.entries.first().map_or(Kind::Null, |entry| entry.kind));
                 }
                 more = self.more()?;
             }
@@ -121,36 +130,60 @@ impl<'a> Scanner<'a> {
     }
 
     /// Scans a scalar, or opens an array or object; true if something stands inside that.
-    fn begin(&mut self) -> Result<(Kind, bool), Error> {
-        match self.peek() {
-            Some(b'"') => self.string(false).map(|_| (Kind::String, false)),
-            Some(b'{') => Ok((Kind::Object, self.open(b'{')?)),
-            Some(b'[') => Ok((Kind::Array, self.open(b'[')?)),
-            Some(b'-' | b'0'..=b'9') => self.number().map(|()| (Kind::Number, false)),
-            Some(b't') => self.word(b"true").map(|()| (Kind::Boolean, false)),
-            Some(b'f') => self.word(b"false").map(|()| (Kind::Boolean, false)),
-            Some(b'n') => self.word(b"null").map(|()| (Kind::Null, false)),
-            _ => Err(self.syntax()),
-        }
+    fn begin(&mut self) -> Result<bool, Error> {
+        let start = self.at;
+        let (kind, escaped) = match self.peek() {
+            Some(b'"') => (Kind::String, self.string(false)?),
+            Some(b'{') => return self.open(false),
+            Some(b'[') => return self.open(true),
+            Some(b'-' | b'0'..=b'9') => {
+                self.number()?;
+                (Kind::Number, false)
+            }
+            Some(b't') => (Kind::Boolean, self.word(b"true")?),
+            Some(b'f') => (Kind::Boolean, self.word(b"false")?),
+            Some(b'n') => (Kind::Null, self.word(b"null")?),
+            _ => return Err(self.syntax()),
+        };
+        self.push(kind, start, escaped);
+        Ok(false)
     }
 
-    fn open(&mut self, bracket: u8) -> Result<bool, Error> {
+    /// Puts the value that starts at `start` and ends here on the tape.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`new` refuses what is longer than 32 bits can count"
+    )]
+    fn push(&mut self, kind: Kind, start: usize, escaped: bool) {
+        let Name { start: name_start, end: name_end, escaped: name_escaped } =
+            self.frames.last().map(|frame| frame.name).unwrap_or_default();
+        let (start, end) = (start as u32, self.at as u32);
+        self.entries.push(Entry {
+            start,
+            end,
+            name_start,
+            name_end,
+            size: 1,
+            children: 0,
+            kind,
+            escaped,
+            name_escaped,
+        });
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a tape has fewer entries than the event has bytes")]
+    fn open(&mut self, is_array: bool) -> Result<bool, Error> {
         if self.frames.len() >= self.max_depth {
             return Err(self.error(Code::JsonDepth));
         }
+        let entry = self.entries.len() as u32;
+        self.push(if is_array { Kind::Array } else { Kind::Object }, self.at, false);
         self.at += 1;
-        let is_array = bracket == b'[';
-        self.frames.push(Frame {
-            is_array,
-            inside: false,
-            index: 0,
-            names_from: self.names.len(),
-            set: None,
-        });
+        self.frames.push(Frame { is_array, entry, ..Frame::default() });
         self.space();
         match self.peek() {
-            Some(b']') if is_array => self.close(),
-            Some(b'}') if !is_array => self.close(),
+            Some(b']') if is_array => self.close(0),
+            Some(b'}') if !is_array => self.close(0),
             _ => {
                 self.enter(is_array);
                 return Ok(true);
@@ -159,10 +192,21 @@ impl<'a> Scanner<'a> {
         Ok(false)
     }
 
-    fn close(&mut self) {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`new` refuses what is longer than 32 bits can count"
+    )]
+    fn close(&mut self, children: u32) {
         self.at += 1;
-        if let Some(frame) = self.frames.pop() {
-            self.names.truncate(frame.names_from);
+        if self.sets.last().is_some_and(|(depth, _)| *depth == self.frames.len()) {
+            self.sets.pop();
+        }
+        let Some(frame) = self.frames.pop() else { return };
+        let (end, entries) = (self.at as u32, self.entries.len() as u32);
+        if let Some(entry) = self.entries.get_mut(frame.entry as usize) {
+            entry.end = end;
+            entry.size = entries - frame.entry;
+            entry.children = children;
         }
     }
 
@@ -187,7 +231,8 @@ impl<'a> Scanner<'a> {
                 Ok(true)
             }
             (Some(b'}'), false) | (Some(b']'), true) => {
-                self.close();
+                let children = frame.index + 1;
+                self.close(children);
                 Ok(false)
             }
             _ => Err(self.syntax()),
@@ -195,26 +240,31 @@ impl<'a> Scanner<'a> {
     }
 
     /// Scans a name and its colon.
-    fn name(&mut self) -> Result<Cow<'a, str>, Error> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`new` refuses what is longer than 32 bits can count"
+    )]
+    fn name(&mut self) -> Result<(), Error> {
         self.space();
         if self.peek() != Some(b'"') {
             return Err(self.syntax());
         }
-        let (quoted, escaped) = self.string(true)?;
-        let name = if escaped {
-            Cow::Owned(serde_json::from_slice(quoted).map_err(|_| self.syntax())?)
-        } else {
-            let inner = quoted.get(1..quoted.len() - 1).unwrap_or_default();
-            Cow::Borrowed(std::str::from_utf8(inner).map_err(|_| self.error(Code::JsonUnicode))?)
-        };
+        let start = self.at + 1;
+        let escaped = self.string(true)?;
+        let name = Name { start: start as u32, end: self.at as u32 - 1, escaped };
+        let plain = self.bytes.get(start..self.at - 1).unwrap_or_default();
         // DEL, and the lead byte of the second block of control characters, before the slow look at characters.
-        let suspicious = escaped || name.bytes().any(|byte| matches!(byte, 0x7f | 0xc2));
-        if suspicious && name.chars().any(char::is_control) {
+        let suspicious = escaped || plain.iter().any(|byte| matches!(byte, 0x7f | 0xc2));
+        if suspicious && self.decoded(name)?.chars().any(char::is_control) {
             return Err(self.error(Code::JsonControlCharacter));
         }
-        self.names.push(name.clone());
-        let is_new = self.last_is_new();
-        self.enter(true);
+        let bit = if escaped { name_bit(self.decoded(name)?.as_bytes()) } else { name_bit(plain) };
+        let is_new = self.is_new(name, bit)?;
+        if let Some(frame) = self.frames.last_mut() {
+            frame.inside = true;
+            frame.name = name;
+            frame.seen |= bit;
+        }
         if !is_new {
             return Err(self.error(Code::JsonDuplicateName));
         }
@@ -223,23 +273,52 @@ impl<'a> Scanner<'a> {
             return Err(self.syntax());
         }
         self.at += 1;
-        Ok(name)
+        Ok(())
     }
 
-    /// Whether the innermost object did not have its newest name before.
-    fn last_is_new(&mut self) -> bool {
-        let Some(frame) = self.frames.last_mut() else { return true };
-        let names = self.names.get(frame.names_from..).unwrap_or_default();
-        let Some((last, earlier)) = names.split_last() else { return true };
-        if earlier.len() < COMPARED_NAMES {
-            return !earlier.contains(last);
+    /// A name with its escapes decoded.
+    fn decoded(&self, name: Name) -> Result<Cow<'a, str>, Error> {
+        let (start, end) = (name.start as usize, name.end as usize);
+        if name.escaped {
+            let quoted = self.bytes.get(start - 1..=end).unwrap_or_default();
+            return Ok(Cow::Owned(serde_json::from_slice(quoted).map_err(|_| self.syntax())?));
         }
-        frame.set.get_or_insert_with(|| earlier.iter().cloned().collect()).insert(last.clone())
+        let plain = std::str::from_utf8(self.bytes.get(start..end).unwrap_or_default());
+        Ok(Cow::Borrowed(plain.map_err(|_| self.error(Code::JsonUnicode))?))
     }
 
-    /// Scans a string; gives its bytes with the quotes, and whether it holds escapes.
-    fn string(&mut self, is_name: bool) -> Result<(&'a [u8], bool), Error> {
-        let start = self.at;
+    /// Whether the innermost object did not have this name before.
+    fn is_new(&mut self, name: Name, bit: u64) -> Result<bool, Error> {
+        let Some(frame) = self.frames.last().copied() else { return Ok(true) };
+        if frame.index < COMPARED_NAMES {
+            return Ok(frame.seen & bit == 0 || !self.names(&frame)?.contains(&self.decoded(name)?));
+        }
+        let depth = self.frames.len();
+        if self.sets.last().is_none_or(|(of, _)| *of != depth) {
+            let names = self.names(&frame)?.into_iter().collect();
+            self.sets.push((depth, names));
+        }
+        let name = self.decoded(name)?;
+        Ok(self.sets.last_mut().is_none_or(|(_, names)| names.insert(name)))
+    }
+
+    /// The names that an open object has so far.
+    fn names(&self, frame: &Frame) -> Result<Vec<Cow<'a, str>>, Error> {
+        let mut names = Vec::with_capacity(frame.index as usize);
+        let mut at = frame.entry as usize + 1;
+        while let Some(entry) = self.entries.get(at) {
+            names.push(self.decoded(Name {
+                start: entry.name_start,
+                end: entry.name_end,
+                escaped: entry.name_escaped,
+            })?);
+            at += entry.size as usize;
+        }
+        Ok(names)
+    }
+
+    /// Scans a string; says whether it holds escapes.
+    fn string(&mut self, is_name: bool) -> Result<bool, Error> {
         let mut escaped = false;
         self.at += 1;
         loop {
@@ -259,7 +338,7 @@ impl<'a> Scanner<'a> {
             }
         }
         self.at += 1;
-        Ok((self.bytes.get(start..self.at).unwrap_or_default(), escaped))
+        Ok(escaped)
     }
 
     fn escape(&mut self) -> Result<(), Error> {
@@ -336,12 +415,13 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), Error> {
+    /// Scans this word, which has no escapes.
+    fn word(&mut self, word: &[u8]) -> Result<bool, Error> {
         if self.bytes.get(self.at..self.at + word.len()) != Some(word) {
             return Err(self.syntax());
         }
         self.at += word.len();
-        Ok(())
+        Ok(false)
     }
 
     /// Something else stands here than JSON allows.
@@ -352,19 +432,23 @@ impl<'a> Scanner<'a> {
     #[cold]
     fn error(&self, code: Code) -> Error {
         let mut pointer = String::new();
-        for (position, frame) in self.frames.iter().enumerate() {
-            if !frame.inside {
-                break;
-            }
+        for frame in self.frames.iter().take_while(|frame| frame.inside) {
             pointer.push('/');
             if frame.is_array {
                 let _ = write!(pointer, "{}", frame.index);
                 continue;
             }
-            let names_to = self.frames.get(position + 1).map_or(self.names.len(), |inner| inner.names_from);
-            let name = names_to.checked_sub(1).and_then(|last| self.names.get(last));
-            pointer.push_str(&name.map_or("", |name| name).replace('~', "~0").replace('/', "~1"));
+            let name = self.decoded(frame.name).unwrap_or_default();
+            pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
         }
         Error { code, pointer, at: self.at }
     }
+}
+
+/// One of 64 bits, by a name's length and some of its bytes.
+fn name_bit(name: &[u8]) -> u64 {
+    let byte = |at: usize| u64::from(name.get(at).copied().unwrap_or_default());
+    let last = name.len().saturating_sub(1);
+    let mixed = (name.len() as u64) ^ (byte(0) << 8) ^ (byte(last) << 16) ^ (byte(last / 2) << 24);
+    1 << (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }

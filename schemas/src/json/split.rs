@@ -3,7 +3,7 @@
 //! **Invariant:** only brackets and strings are looked at inside an event, so whatever else is wrong with it stays its own; no
 //! recursion.
 
-use super::{Body, Error, Member, plain, scan, without_bom};
+use super::{Body, Error, Member, Tape, plain, scan, without_bom};
 use crate::verdict::Code;
 
 /// Splits a JSON body into events by brackets and strings alone, so that whatever is wrong inside an event stays its own.
@@ -14,7 +14,7 @@ use crate::verdict::Code;
 /// not end is [`Code::BodySyntax`]: nobody knows what was cut off.
 pub fn split(body: &[u8], max_events: usize) -> Result<Body<'_>, Error> {
     let body = without_bom(body).trim_ascii();
-    let mut splitter = Splitter { bytes: body, at: 0, max_events, open: Vec::new(), open_arrays: 0 };
+    let mut splitter = Splitter::new(body, max_events);
     match splitter.peek() {
         None => Err(splitter.error(Code::BodyEmpty)),
         Some(b'[') => {
@@ -26,6 +26,27 @@ pub fn split(body: &[u8], max_events: usize) -> Result<Body<'_>, Error> {
         }
         Some(b'{') => splitter.envelope(),
         Some(_) => Err(splitter.error(Code::BodySyntax)),
+    }
+}
+
+/// Whether every bracket of an event is closed. One that is cut is no event: nobody knows what was cut off.
+pub fn is_closed(event: &[u8]) -> bool {
+    let mut splitter = Splitter::new(event, 1);
+    let mut depth = 0_usize;
+    loop {
+        match splitter.peek() {
+            Some(b'{' | b'[') => depth += 1,
+            Some(b'}' | b']') => depth = depth.saturating_sub(1),
+            Some(b'"') => {
+                if !splitter.string() {
+                    return false;
+                }
+                continue;
+            }
+            Some(_) => {}
+            None => return depth == 0,
+        }
+        splitter.at += 1;
     }
 }
 
@@ -44,9 +65,14 @@ struct Splitter<'a> {
     open: Vec<u8>,
     /// How many of those close an array.
     open_arrays: usize,
+    tape: Tape,
 }
 
 impl<'a> Splitter<'a> {
+    fn new(bytes: &'a [u8], max_events: usize) -> Self {
+        Self { bytes, at: 0, max_events, open: Vec::new(), open_arrays: 0, tape: Tape::default() }
+    }
+
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -245,7 +271,7 @@ impl<'a> Splitter<'a> {
             self.at += 1;
         }
         let value = self.bytes.get(start..self.at)?.trim_ascii_end();
-        Some((value, scan::check(value).ok()?))
+        Some((value, scan::check(value, &mut self.tape).ok()?))
     }
 }
 

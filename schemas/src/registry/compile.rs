@@ -9,11 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{FancyRegex, PatternOptions, ValidationOptions};
+use jsonschema::json::{Json, SerdeJson};
+use jsonschema::{Draft, FancyRegex, PatternOptions, Retrieve, ValidationOptions, Validator};
 use referencing::Registry as Resolvable;
 
 use super::documents::Document;
 use super::mode::Mode;
+use super::node::ScannedJson;
 use super::pii::{self, Redaction};
 use super::{Error, Schema, bounds, graph};
 use crate::id::EventType;
@@ -75,14 +77,19 @@ fn one(at: usize, document: &Document, resolvable: &Resolvable<'_>) -> Result<Op
     let Some(id) = document.id.clone() else { return Ok(None) };
     let mode = Mode::of(&document.value)
         .map_err(|message| Error::Schema { path: document.path.clone(), message })?;
-    let options = options().with_registry(resolvable).with_base_uri(document.uri.clone());
+    let validator = build::<SerdeJson>(document, resolvable)?;
+    let scanned = build::<ScannedJson>(document, resolvable)?;
+    Ok(Some(Schema { id, mode, document: at, text: Arc::clone(&document.text), validator, scanned }))
+}
+
+/// A validator for one form of JSON.
+fn build<F: Json>(document: &Document, resolvable: &Resolvable<'_>) -> Result<Validator<F>, Error> {
+    let options = options::<F>().with_registry(resolvable).with_base_uri(document.uri.clone());
     let built = catch_unwind(AssertUnwindSafe(|| options.build(&document.value)));
-    let validator = built
-        .unwrap_or_else(|_| {
-            Err(jsonschema::ValidationError::custom("the validator cannot take this document (it panicked)"))
-        })
-        .map_err(|error| fault(document, &error))?;
-    Ok(Some(Schema { id, mode, document: at, text: Arc::clone(&document.text), validator }))
+    let built = built.unwrap_or_else(|_| {
+        Err(jsonschema::ValidationError::custom("the validator cannot take this document (it panicked)"))
+    });
+    built.map_err(|error| fault(document, &error))
 }
 
 /// How patterns are compiled.
@@ -94,8 +101,9 @@ pub(super) fn patterns() -> PatternOptions<FancyRegex> {
 }
 
 /// How documents are compiled.
-pub(super) fn options<'o>() -> ValidationOptions<'o> {
-    jsonschema::draft202012::options()
+pub(super) fn options<'o, F: Json>() -> ValidationOptions<'o, Arc<dyn Retrieve>, F> {
+    jsonschema::options_for::<F>()
+        .with_draft(Draft::Draft202012)
         .should_validate_formats(true)
         .should_ignore_unknown_formats(false)
         .offline()

@@ -17,14 +17,17 @@ mod compile;
 mod documents;
 mod graph;
 mod mode;
+mod node;
 mod pii;
 mod version;
 
 use documents::Document;
+use node::{Part, ScannedJson};
 use version::Pin;
 
 use crate::builtin::DOCUMENTS;
 use crate::id::EventType;
+use crate::json::Scanned;
 use crate::reason;
 use crate::verdict::{Code, Reason};
 
@@ -65,7 +68,10 @@ pub struct Schema {
     text: Arc<str>,
     /// Which of the registry's documents.
     document: usize,
+    /// Judges a tree, and names what is wrong.
     validator: Validator,
+    /// The same document, for scanned bytes: says yes or no.
+    scanned: Validator<ScannedJson>,
 }
 
 /// What the registry says of an event's `metadata`.
@@ -164,9 +170,28 @@ impl Registry {
 
     /// Judges an event's `metadata` by [`Self::schema`]. `metadata` is `None` when the event has none: judged as an empty object.
     pub fn judge(&self, event_type: &EventType, pinned: Option<&str>, metadata: Option<&Value>) -> Judgement {
+        self.judge_by(event_type, pinned, |schema| schema.check(metadata))
+    }
+
+    /// The same of scanned bytes, see [`Schema::check_scanned`].
+    pub fn judge_scanned(
+        &self,
+        event_type: &EventType,
+        pinned: Option<&str>,
+        metadata: Option<Scanned<'_>>,
+    ) -> Judgement {
+        self.judge_by(event_type, pinned, |schema| schema.check_scanned(metadata))
+    }
+
+    fn judge_by(
+        &self,
+        event_type: &EventType,
+        pinned: Option<&str>,
+        check: impl FnOnce(&Schema) -> Result<(), Box<Reason>>,
+    ) -> Judgement {
         match self.schema(event_type, pinned) {
             Ok(None) => Judgement::UnknownType,
-            Ok(Some(schema)) => match schema.check(metadata) {
+            Ok(Some(schema)) => match check(schema) {
                 Ok(()) => Judgement::Valid(schema.id.clone()),
                 Err(reason) => Judgement::Invalid(reason),
             },
@@ -233,6 +258,18 @@ impl Schema {
         reason.schema = Some(self.id.to_string());
         Err(Box::new(reason))
     }
+
+    /// The same of scanned bytes. A tree is made of them only to say what is wrong, so the verdict is [`Self::check`]'s.
+    pub fn check_scanned(&self, metadata: Option<Scanned<'_>>) -> Result<(), Box<Reason>> {
+        let Some(metadata) = metadata else { return self.check(None) };
+        if self.scanned.is_valid(Part::Scanned(metadata)) {
+            return Ok(());
+        }
+        match serde_json::from_str(metadata.raw()) {
+            Ok(tree) => self.check(Some(&tree)),
+            Err(_) => Err(Box::new(Reason::new(Code::SchemaInvalid).at("/metadata"))),
+        }
+    }
 }
 
 fn pin(event_type: &EventType, pinned: &str) -> Option<Pin> {
@@ -243,6 +280,8 @@ fn pin(event_type: &EventType, pinned: &str) -> Option<Pin> {
     }
 }
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod folders;
 #[cfg(test)]

@@ -140,7 +140,7 @@ fn marks(
     }
     let mut patterns = Vec::new();
     for (pattern, target) in &node.patterns {
-        let matcher = compile::options().build(&json!({"pattern": pattern}));
+        let matcher = compile::options::<jsonschema::json::SerdeJson>().build(&json!({"pattern": pattern}));
         patterns.push((matcher.map_err(|error| fault(error.to_string()))?, only(*target)));
     }
     let [rest, contains, unevaluated] = node.items.map(|item| item.and_then(only));

@@ -1,6 +1,7 @@
-//! A closed loop of HTTP load: each connection sends its next batch when the last one is answered.
+//! HTTP load: each connection sends its next batch when the last one is answered, or at a given rate.
 //!
-//! **Invariant:** only answered batches count, and an answer other than 200 fails the run.
+//! **Invariant:** only answered batches count, and an answer other than 200 fails the run. At a rate, latency counts from the
+//! moment a batch was due, so that a server that stalls is not spared the batches that waited behind.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub(in crate::commands) struct Load {
     pub(in crate::commands) connections: usize,
     /// Events in a batch.
     pub(in crate::commands) batch: usize,
+    /// Events a second over all connections; `None` is a closed loop.
+    pub(in crate::commands) rate: Option<f64>,
     /// How long to send.
     pub(in crate::commands) duration: Duration,
     /// Start of the event ids.
@@ -35,7 +38,7 @@ pub(in crate::commands) struct Answered {
     pub(in crate::commands) events: u64,
     /// Wall time of the run.
     pub(in crate::commands) elapsed: Duration,
-    /// Time from the first byte sent to the whole answer, a batch each, sorted.
+    /// Time from the first byte sent, or due, to the whole answer, a batch each, sorted.
     pub(in crate::commands) latencies: Vec<Duration>,
 }
 
@@ -55,6 +58,14 @@ impl Answered {
     /// Events a second.
     pub(in crate::commands) fn rate(&self) -> f64 {
         self.events as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+impl Load {
+    /// Time between two batches of a connection.
+    fn pace(&self) -> Option<Duration> {
+        let rate = self.rate?;
+        Some(Duration::from_secs_f64((self.connections * self.batch) as f64 / rate.max(1.0)))
     }
 }
 
@@ -91,13 +102,24 @@ async fn one_connection(load: &Load, number: u64) -> anyhow::Result<Answered> {
     let mut answered = Answered::default();
     let mut buffer = Vec::with_capacity(64 << 10);
     let started = now();
+    let pace = load.pace();
+    // Connections are spread over the interval, so that their batches do not come all at once.
+    let mut due =
+        started + pace.map_or(Duration::ZERO, |every| every.mul_f64(number as f64 / load.connections as f64));
     while started.elapsed() < load.duration {
         for request in &mut requests {
             if started.elapsed() >= load.duration {
                 break;
             }
             request.renew(&mut generator);
-            let sent = now();
+            let sent = if let Some(every) = pace {
+                tokio::time::sleep_until(due.into()).await;
+                let sent = due;
+                due += every;
+                sent
+            } else {
+                now()
+            };
             stream.write_all(&request.bytes).await?;
             read_answer(&mut stream, &mut buffer).await?;
             answered.latencies.push(sent.elapsed());

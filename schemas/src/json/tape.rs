@@ -1,0 +1,156 @@
+//! What a scan has found: every value of an event, in the order of its bytes, without a tree and without a copy.
+//!
+//! **Invariant:** an entry's values follow it directly, so that a value with all that is in it is one slice; places are those of
+//! the scanned text, always at the borders of characters.
+
+use std::borrow::Cow;
+
+use super::{Kind, Member};
+
+/// Memory for scans, used again from event to event.
+#[derive(Clone, Debug, Default)]
+pub struct Tape {
+    pub(super) entries: Vec<Entry>,
+    pub(super) frames: Vec<Frame>,
+}
+
+/// One value. Places are byte offsets in the scanned text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) start: u32,
+    pub(super) end: u32,
+    /// Of a member: its name, without quotes.
+    pub(super) name_start: u32,
+    pub(super) name_end: u32,
+    /// Entries of this value, itself counted.
+    pub(super) size: u32,
+    /// Elements or members.
+    pub(super) children: u32,
+    pub(super) kind: Kind,
+    /// Of a string: it holds escapes.
+    pub(super) escaped: bool,
+    pub(super) name_escaped: bool,
+}
+
+/// An array or object that is open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Frame {
+    pub(super) is_array: bool,
+    /// Inside an element or member, as opposed to between two.
+    pub(super) inside: bool,
+    /// Its entry on the tape.
+    pub(super) entry: u32,
+    /// The element's or member's number.
+    pub(super) index: u32,
+    /// Of an object: one bit for each name there was, by a hash. A name without its bit is new.
+    pub(super) seen: u64,
+    /// Of an object: the newest name, without quotes.
+    pub(super) name: Name,
+}
+
+/// Where a name stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Name {
+    pub(super) start: u32,
+    pub(super) end: u32,
+    pub(super) escaped: bool,
+}
+
+/// A scanned value with all that is in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Scanned<'a> {
+    pub(super) text: &'a str,
+    /// The value's entry, then those of its values.
+    pub(super) entries: &'a [Entry],
+}
+
+/// The values directly in an array or object, in order.
+#[derive(Clone, Debug)]
+pub struct Children<'a> {
+    text: &'a str,
+    entries: &'a [Entry],
+}
+
+impl<'a> Scanned<'a> {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.entries.first().map_or(Kind::Null, |entry| entry.kind)
+    }
+
+    /// Its text as sent, without white space around.
+    pub fn raw(&self) -> &'a str {
+        self.entries.first().map_or("", |entry| slice(self.text, entry.start, entry.end))
+    }
+
+    /// The text of a string, escapes decoded; `None` for other kinds.
+    pub fn string(&self) -> Option<Cow<'a, str>> {
+        let entry = self.entries.first().filter(|entry| entry.kind == Kind::String)?;
+        if entry.escaped {
+            return serde_json::from_str(self.raw()).ok().map(Cow::Owned);
+        }
+        Some(Cow::Borrowed(slice(self.text, entry.start + 1, entry.end - 1)))
+    }
+
+    /// How many elements or members are directly in it.
+    pub fn len(&self) -> usize {
+        self.entries.first().map_or(0, |entry| entry.children as usize)
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values directly in it.
+    pub fn children(&self) -> Children<'a> {
+        Children { text: self.text, entries: self.entries.get(1..).unwrap_or_default() }
+    }
+
+    /// Its name, escapes decoded; empty when it is no member.
+    pub fn name(&self) -> Cow<'a, str> {
+        self.entries.first().map_or(Cow::Borrowed(""), |entry| name_of(self.text, entry))
+    }
+
+    /// Whether it is the member of this name.
+    pub fn is_named(&self, name: &str) -> bool {
+        let Some(entry) = self.entries.first() else { return false };
+        if entry.name_escaped {
+            return self.name() == name;
+        }
+        slice(self.text, entry.name_start, entry.name_end) == name
+    }
+
+    /// It as a member of the object it stands in.
+    pub fn member(&self) -> Member<'a> {
+        Member { name: self.name(), value: self.raw().as_bytes(), kind: self.kind() }
+    }
+
+    /// The address of its entry, which no other value of the same scan has.
+    pub fn address(&self) -> usize {
+        self.entries.as_ptr().addr()
+    }
+}
+
+impl<'a> Iterator for Children<'a> {
+    type Item = Scanned<'a>;
+
+    fn next(&mut self) -> Option<Scanned<'a>> {
+        let size = self.entries.first()?.size as usize;
+        let (entries, rest) = self.entries.split_at_checked(size)?;
+        self.entries = rest;
+        Some(Scanned { text: self.text, entries })
+    }
+}
+
+/// A member's name, escapes decoded.
+pub(super) fn name_of<'a>(text: &'a str, entry: &Entry) -> Cow<'a, str> {
+    if entry.name_escaped {
+        let quoted = slice(text, entry.name_start - 1, entry.name_end + 1);
+        return serde_json::from_str(quoted).ok().map_or(Cow::Borrowed(""), Cow::Owned);
+    }
+    Cow::Borrowed(slice(text, entry.name_start, entry.name_end))
+}
+
+fn slice(text: &str, start: u32, end: u32) -> &str {
+    text.get(start as usize..end as usize).unwrap_or_default()
+}
