@@ -37,10 +37,15 @@ impl RequestError {
             Code::BodyUnsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::BodyTooLarge | Code::BatchTooManyEvents => StatusCode::PAYLOAD_TOO_LARGE,
             Code::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Code::KeyMissing | Code::KeyUnknown => StatusCode::UNAUTHORIZED,
-            Code::OriginNotAllowed | Code::SecretKeyRequired => StatusCode::FORBIDDEN,
+            Code::KeyMissing
+            | Code::KeyUnknown
+            | Code::KeyExpired
+            | Code::TokenInvalid
+            | Code::TokenExpired => StatusCode::UNAUTHORIZED,
+            Code::OriginNotAllowed | Code::SecretKeyRequired | Code::TokenRequired => StatusCode::FORBIDDEN,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Code::RateExceeded | Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Code::Draining | Code::Overloaded | Code::LogFull | Code::LogUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -50,7 +55,7 @@ impl RequestError {
 
     /// Whether the same request may succeed later, so that `Retry-After` is due.
     pub fn is_temporary(&self) -> bool {
-        self.status() == StatusCode::SERVICE_UNAVAILABLE
+        matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
     }
 }
 

@@ -57,6 +57,7 @@ use broker::log::SharedLog;
 use schemas::frame::Limits;
 use schemas::registry::Registry;
 
+use crate::address::Network;
 use crate::authenticate::Keys;
 pub use crate::config::{ConfigError, GatewayConfig, KeyConfig};
 use crate::drain::Drain;
@@ -73,6 +74,7 @@ use crate::transport::tail::Tail;
 pub struct Gateway {
     config: GatewayConfig,
     keys: ArcSwap<Keys>,
+    trusted: Vec<Network>,
     schemas: ArcSwap<Registry>,
     log: SharedLog,
     clock: Arc<dyn Clock>,
@@ -107,13 +109,15 @@ impl Gateway {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Arc<Self>, ConfigError> {
         config.check()?;
-        let keys = Keys::new(&config.keys)?;
+        let keys = Keys::new(&config.keys, Arc::clone(&clock))?;
+        let trusted = config.trusted_proxies.iter().filter_map(|text| Network::parse(text)).collect();
         let metrics = Metrics::new(&log);
         let drain = Arc::new(Drain::default());
         let push = Arc::new(PushHub::new(&config, &metrics));
         push::subscribe(&push, &log, &drain);
         Ok(Arc::new(Self {
             keys: ArcSwap::from_pointee(keys),
+            trusted,
             schemas: ArcSwap::new(schemas),
             log,
             clock,
@@ -134,10 +138,18 @@ impl Gateway {
         transport::router(self)
     }
 
-    /// Replaces the keys for all requests that begin from now on.
+    /// Replaces the keys, for all requests from now on and for open sockets. A fault in any entry leaves all as they were, and is
+    /// counted; what sources have sent so far stays counted towards rate and quota.
     pub fn set_keys(&self, keys: &[KeyConfig]) -> Result<(), ConfigError> {
-        self.keys.store(Arc::new(Keys::new(keys)?));
+        let next = self.keys.load().replaced_by(keys);
+        self.metrics.keys_reloaded(next.is_ok());
+        self.keys.store(Arc::new(next?));
         Ok(())
+    }
+
+    /// Counts that new keys were to be had and could not be read.
+    pub fn note_broken_keys(&self) {
+        self.metrics.keys_reloaded(false);
     }
 
     /// The keys in force, for whoever guards other paths by them.

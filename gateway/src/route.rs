@@ -29,7 +29,7 @@ pub(crate) fn event_record(event: &[u8], checked: &Checked, transmission: &Trans
         occurred_at: checked.occurred_at,
         source: transmission.key.source.clone(),
         schema: checked.schema.clone(),
-        trust: transmission.key.trust,
+        trust: transmission.key.trust_in(&checked.event_type, &checked.profile),
         ip: transmission.ip.clone(),
         user_agent: transmission.user_agent.clone(),
         original_event_id: checked.original_event_id.clone(),

@@ -42,6 +42,10 @@ pub const DECISIONS_PUSHED: &str = "rivulet_gateway_decisions_pushed";
 pub const DECISIONS_DROPPED: &str = "rivulet_gateway_decisions_dropped";
 /// Events whose handling panicked; each is a fault of ours (suffix `_total`).
 pub const PANICS: &str = "rivulet_gateway_panics";
+/// Attempts to take over a changed keys file, by result: `taken` or `broken` (suffix `_total`). `broken` rising: mend the file.
+pub const KEYS_RELOADS: &str = "rivulet_gateway_keys_reloads";
+/// 1 while the keys in force are older than the keys file, which is broken.
+pub const KEYS_STALE: &str = "rivulet_gateway_keys_stale";
 /// Whether the log takes records: 1 or 0.
 pub const LOG_ADMITTING: &str = "rivulet_gateway_log_admitting";
 /// Records that wait for the broker.
@@ -104,6 +108,11 @@ struct StatusLabel {
     status: u16,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
 /// Another part's metrics as text, asked at each scrape.
 pub type Joined = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = String> + Send>> + Send + Sync>;
 
@@ -116,6 +125,8 @@ pub(crate) struct Metrics {
     outcomes: Family<OutcomeLabel, Counter>,
     in_flight: Family<SourceLabel, Gauge>,
     requests: Family<StatusLabel, Counter>,
+    keys_reloads: Family<ResultLabel, Counter>,
+    keys_stale: Gauge,
     pub(crate) received_bytes: Counter,
     pub(crate) append_seconds: Histogram,
     pub(crate) sockets: Gauge,
@@ -137,6 +148,8 @@ impl Metrics {
         let outcomes = Family::<OutcomeLabel, Counter>::default();
         let in_flight = Family::<SourceLabel, Gauge>::default();
         let requests = Family::<StatusLabel, Counter>::default();
+        let keys_reloads = Family::<ResultLabel, Counter>::default();
+        let keys_stale = Gauge::default();
         let received_bytes = Counter::default();
         let append_seconds = Histogram::new(BUCKETS);
         let sockets = Gauge::default();
@@ -153,6 +166,8 @@ impl Metrics {
         registry.register(DECISIONS_PUSHED, "Decisions written to sockets", decisions_pushed.clone());
         registry.register(DECISIONS_DROPPED, "Decisions given up", decisions_dropped.clone());
         registry.register(PANICS, "Events whose handling panicked", panics.clone());
+        registry.register(KEYS_RELOADS, "Changed keys files, by result", keys_reloads.clone());
+        registry.register(KEYS_STALE, "Whether the keys file is broken", keys_stale.clone());
         registry.register_collector(Box::new(LogHealth(Arc::clone(log))));
         Self {
             registry: Arc::new(registry),
@@ -161,6 +176,8 @@ impl Metrics {
             outcomes,
             in_flight,
             requests,
+            keys_reloads,
+            keys_stale,
             received_bytes,
             append_seconds,
             sockets,
@@ -184,6 +201,12 @@ impl Metrics {
 
     pub(crate) fn answered(&self, status: http::StatusCode) {
         self.requests.get_or_create(&StatusLabel { status: status.as_u16() }).inc();
+    }
+
+    pub(crate) fn keys_reloaded(&self, taken: bool) {
+        let result = if taken { "taken" } else { "broken" };
+        self.keys_reloads.get_or_create(&ResultLabel { result }).inc();
+        self.keys_stale.set(i64::from(!taken));
     }
 
     pub(crate) fn join(&self, other: Joined) {

@@ -12,8 +12,9 @@ use schemas::registry::Registry;
 use schemas::time::Timestamp;
 use schemas::verdict::AckLevel;
 
+use crate::authenticate::Keys;
 use crate::entropy::{Entropy, Unavailable};
-use crate::{Gateway, GatewayConfig, KeyConfig};
+use crate::{ConfigError, Gateway, GatewayConfig, KeyConfig};
 
 /// Partitions of every topic.
 const PARTITIONS: u32 = 4;
@@ -50,6 +51,7 @@ pub(crate) struct Stand {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) entropy: Arc<TestEntropy>,
+    pub(crate) clock: Arc<TestClock>,
 }
 
 /// The development keys, and some that differ.
@@ -58,17 +60,22 @@ pub(crate) fn keys() -> Vec<KeyConfig> {
     let mut keys = KeyConfig::development();
     let mut strict = keys[1].clone();
     strict.name = "strict".to_owned();
-    strict.key = "sk_strict".to_owned();
+    strict.key = "sk_strict".into();
     strict.unknown_types = UnknownTypes::Reject;
     strict.event_types = vec!["product_view".to_owned(), "unheard_of".to_owned()];
     strict.ip = IpPolicy::Keep;
     let mut careful = keys[1].clone();
     careful.name = "careful".to_owned();
-    careful.key = "sk_careful".to_owned();
+    careful.key = "sk_careful".into();
     careful.unknown_types = UnknownTypes::Quarantine;
     careful.ack = Some(AckLevel::Received);
     keys.extend([strict, careful]);
     keys
+}
+
+/// Keys at [`NOW`].
+pub(crate) fn keyring(configs: &[KeyConfig]) -> Result<Keys, ConfigError> {
+    Keys::new(configs, Arc::new(TestClock::new(NOW)))
 }
 
 /// Starts a gateway.
@@ -76,15 +83,16 @@ pub(crate) fn stand(config: GatewayConfig) -> Stand {
     let log = Arc::new(MemoryLog::new(PARTITIONS, NOW));
     let clock = Arc::new(TestClock::new(NOW));
     let entropy = Arc::new(TestEntropy::default());
-    let config = GatewayConfig { keys: keys(), ..config };
+    let keys = if config.keys.is_empty() { keys() } else { config.keys.clone() };
+    let config = GatewayConfig { keys, ..config };
     let gateway = Gateway::with_entropy(
         config,
         Arc::clone(&log) as SharedLog,
         Arc::new(Registry::builtin()),
-        clock as Arc<dyn Clock>,
+        Arc::clone(&clock) as Arc<dyn Clock>,
         Arc::clone(&entropy) as Arc<dyn Entropy>,
     );
-    Stand { gateway: gateway.unwrap(), log, entropy }
+    Stand { gateway: gateway.unwrap(), log, entropy, clock }
 }
 
 /// A record's value as a tree.

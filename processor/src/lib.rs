@@ -1,7 +1,7 @@
 //! Log records to profiles and reactions: the shell around [`processor_core`].
 //!
 //! [`consume`] takes records from the log, [`store`] keeps state, [`control`] tells our own records from forged ones, [`serve`]
-//! and [`token`] let profiles be read, [`telemetry`] counts. [`Processor`] starts and stops all of it.
+//! lets profiles be read, [`telemetry`] counts. [`Processor`] starts and stops all of it.
 //!
 //! **Invariant:** each event has its effect once, whatever crashes (within the dedup window); each output leaves at least once,
 //! under an idempotency key.
@@ -22,7 +22,6 @@ mod processor;
 mod serve;
 pub mod store;
 mod telemetry;
-pub mod token;
 
 pub use consume::ledger::Ledger;
 pub use processor::{

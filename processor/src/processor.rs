@@ -15,6 +15,7 @@ use processor_core::session::Settings;
 use processor_core::{Model, Program, Ruleset};
 use schemas::id::EventId;
 use schemas::time::Timestamp;
+use schemas::token::Secrets;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
@@ -158,7 +159,7 @@ impl Processor {
         log: SharedLog,
         rules: Arc<Ruleset>,
         model: Arc<Model>,
-        secrets: Vec<String>,
+        secrets: Secrets,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let folder = config.folder.clone();
@@ -182,7 +183,7 @@ impl Processor {
         log: SharedLog,
         rules: Arc<Ruleset>,
         model: Arc<Model>,
-        secrets: Vec<String>,
+        secrets: Secrets,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         within("dedup_window_hours", config.dedup_window_hours, 1, 720)?;

@@ -18,15 +18,14 @@ use http::{HeaderMap, StatusCode, header};
 use processor_core::Profile;
 use processor_core::profile::view::ObjectWriter;
 use schemas::id::{ProfileKey, ProfileKind};
+use schemas::token::{Claims, Secrets, TokenError};
 use schemas::topic::Topic;
 use schemas::verdict::Code;
-use subtle::ConstantTimeEq;
 
 use crate::consume::batch::read_profile;
 use crate::consume::keys;
 use crate::consume::ledger::PartitionState;
 use crate::store::{Space, StateStore, StoreError};
-use crate::token;
 
 /// Longest chain of merges that a read follows.
 const MAX_REDIRECTS: usize = 8;
@@ -35,7 +34,7 @@ const MAX_REDIRECTS: usize = 8;
 pub(crate) struct Reader {
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) partitions: u32,
-    pub(crate) secrets: Vec<String>,
+    pub(crate) secrets: Secrets,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -97,20 +96,22 @@ impl Reader {
             let message = "Send `Authorization: Bearer <secret key or user token>`.";
             return Err(Box::new(error(StatusCode::UNAUTHORIZED, Code::KeyMissing, message)));
         };
-        let same = |secret: &String| bool::from(secret.as_bytes().ct_eq(bearer.as_bytes()));
-        if self.secrets.iter().filter(|secret| same(secret)).count() > 0 {
+        let now = self.clock.now();
+        if self.secrets.hold(bearer, now) {
             return Ok(Caller::Secret);
         }
-        match token::verify(self.secrets.iter().map(String::as_str), bearer, self.clock.now()) {
-            Ok(subject) => Ok(Caller::Token(subject)),
-            Err(token::TokenError::Malformed) => {
+        let origin = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok());
+        match self.secrets.verify(bearer, now).and_then(|claims| claims.bound_to(origin)) {
+            Ok(Claims { sub: Some(subject), .. }) => Ok(Caller::Token(subject)),
+            Ok(_) | Err(TokenError::Malformed) => {
                 let message = "Profiles are read with a secret key or a user token, not with a public key.";
                 Err(Box::new(error(StatusCode::FORBIDDEN, Code::SecretKeyRequired, message)))
             }
             Err(cause) => {
                 let message =
                     format!("The user token is not accepted: {cause}. Mint a new one with a secret key.");
-                Err(Box::new(error(StatusCode::UNAUTHORIZED, Code::KeyUnknown, &message)))
+                let code = if cause == TokenError::Expired { Code::TokenExpired } else { Code::TokenInvalid };
+                Err(Box::new(error(StatusCode::UNAUTHORIZED, code, &message)))
             }
         }
     }

@@ -15,12 +15,13 @@ use axum::body::Body;
 use broker::clock::TestClock;
 use broker::testing::MemoryLog;
 use http::{Request, StatusCode};
+use processor::Processor;
 use processor::store::StateStore;
 use processor::store::disk::DiskStore;
-use processor::{Processor, token};
 use schemas::id::ProfileKey;
 use schemas::receipt::Trust;
 use schemas::time::Timestamp;
+use schemas::token::Claims;
 use schemas::topic::Topic;
 use support::*;
 use tower::ServiceExt as _;
@@ -199,7 +200,8 @@ async fn profiles_open_to_secret_keys_and_tokens_of_their_own() {
     let (status, body) = world.get("u1", Some("wk_dev")).await;
     assert_eq!((status, &body["error"]["code"]), (StatusCode::FORBIDDEN, &"key.secret_required".into()));
     let seconds = NOON / 1000;
-    let token = |subject: &str, end| token::mint(SECRET, &ProfileKey::parse(subject).unwrap(), end);
+    let token =
+        |subject: &str, end| Claims::of(ProfileKey::parse(subject).unwrap(), end).sign(&SECRET.into());
     assert_eq!(world.get("u1", Some(&token("user:u1", seconds + 1))).await.0, StatusCode::OK);
     assert_eq!(world.get("u1", Some(&token("user:u1", seconds))).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(world.get("u1", Some(&token("user:u2", seconds + 1))).await.0, StatusCode::FORBIDDEN);

@@ -16,6 +16,7 @@ use broker::clock::Clock;
 use gateway::error::RequestError;
 use gateway::transport::errors::method_not_allowed;
 use schemas::id::{AnonymousId, ProfileKey, UserId, means_nobody};
+use schemas::token::{Claims, Secrets};
 use schemas::verdict::Code;
 use serde::Deserialize;
 
@@ -28,7 +29,7 @@ const MAX_BODY_BYTES: usize = 16 << 10;
 /// What the token service needs.
 #[derive(Clone)]
 struct Minter {
-    secret: Arc<str>,
+    secrets: Secrets,
     clock: Arc<dyn Clock>,
 }
 
@@ -40,12 +41,12 @@ struct Wanted {
 }
 
 /// `POST /demo/token`.
-pub(crate) fn router(secret: &str, clock: Arc<dyn Clock>) -> Router {
+pub(crate) fn router(secrets: Secrets, clock: Arc<dyn Clock>) -> Router {
     let only_post = || async { method_not_allowed("POST") };
     Router::new()
         .route("/demo/token", post(mint).fallback(only_post))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Minter { secret: secret.into(), clock })
+        .with_state(Minter { secrets, clock })
 }
 
 async fn mint(State(minter): State<Minter>, body: Result<Bytes, BytesRejection>) -> Response {
@@ -54,9 +55,12 @@ async fn mint(State(minter): State<Minter>, body: Result<Bytes, BytesRejection>)
         let message = r#"Send {"anonymous_id":"…"} or {"user_id":"…"}, of somebody."#;
         return RequestError::new(Code::RequestInvalid, message).into_response();
     };
-    let expires =
-        minter.clock.now().as_millis() / 1000 + i64::try_from(TOKEN_LIFETIME.as_secs()).unwrap_or(0);
-    let token = processor::token::mint(&minter.secret, &subject, expires);
+    let now = minter.clock.now();
+    let expires = now.as_millis() / 1000 + i64::try_from(TOKEN_LIFETIME.as_secs()).unwrap_or(0);
+    let Some(token) = minter.secrets.sign(&Claims::of(subject, expires), now) else {
+        let message = "No secret key is configured that could sign a token.";
+        return RequestError::new(Code::NotFound, message).into_response();
+    };
     let answer = serde_json::json!({ "token": token, "expires_at": expires }).to_string();
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], answer)
         .into_response()

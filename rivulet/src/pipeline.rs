@@ -15,19 +15,20 @@ use axum::routing::get;
 use broker::clock::{Clock, SystemClock};
 use broker::embedded::Journal;
 use broker::log::SharedLog;
-use gateway::config::KeyKind;
 use gateway::error::RequestError;
 use gateway::transport::cors;
 use gateway::transport::errors::not_found;
 use gateway::{Gateway, GatewayConfig};
+use processor::control::ControlKey;
 use processor::{Processor, ProcessorConfig};
 use processor_core::{Model, Ruleset};
 use schemas::registry::Registry;
+use schemas::token::Secrets;
 use schemas::verdict::Code;
 use tower::ServiceExt as _;
 
 use crate::commands::Role;
-use crate::config::Config;
+use crate::config::{Config, keys};
 use crate::{assets, demo, fate};
 
 /// The parts that run in this process.
@@ -37,6 +38,8 @@ pub(crate) struct Pipeline {
     gateway: Option<Arc<Gateway>>,
     processor: ProcessorCell,
     clock: Arc<dyn Clock>,
+    /// The secret keys in force, for whoever reads profiles or mints the demo's tokens.
+    secrets: Secrets,
     config: Config,
 }
 
@@ -63,8 +66,9 @@ impl Pipeline {
             .with_context(|| format!("cannot make {}", config.data.display()))?;
         let log = open_log(&config, role, &clock)?;
         let processor = ProcessorCell::default();
+        let secrets = Secrets::new(gateway::authenticate::secrets(&config.keys));
         if role != Role::Gateway {
-            start_processor(&config, &log, &clock, &processor).await?;
+            start_processor(&config, &secrets, &log, &clock, &processor).await?;
         }
         let gateway = match role {
             Role::Processor => None,
@@ -74,7 +78,10 @@ impl Pipeline {
             let processor = Arc::clone(&processor);
             gateway.join_metrics(Arc::new(move || Box::pin(processor_metrics(Arc::clone(&processor)))));
         }
-        Ok(Self { role, log, gateway, processor, clock, config })
+        if let Some(path) = &config.keys_file {
+            tokio::spawn(keys::follow(path.clone(), gateway.as_ref().map(Arc::downgrade), secrets.clone()));
+        }
+        Ok(Self { role, log, gateway, processor, clock, secrets, config })
     }
 
     /// Every path of this process.
@@ -93,9 +100,8 @@ impl Pipeline {
         }
         if self.config.demo.enabled && self.gateway.is_some() {
             router = router.merge(assets::demo());
-            let secret = self.config.keys.iter().find(|key| key.kind == KeyKind::Secret);
-            if let Some(secret) = secret.filter(|_| self.config.listen.ip().is_loopback()) {
-                router = router.merge(demo::router(&secret.key, Arc::clone(&self.clock)));
+            if self.config.listen.ip().is_loopback() {
+                router = router.merge(demo::router(self.secrets.clone(), Arc::clone(&self.clock)));
             }
         }
         router = router.fallback(|| async { not_found() });
@@ -175,6 +181,7 @@ fn start_gateway(config: &Config, log: &SharedLog, clock: &Arc<dyn Clock>) -> an
 
 async fn start_processor(
     config: &Config,
+    secrets: &Secrets,
     log: &SharedLog,
     clock: &Arc<dyn Clock>,
     cell: &ProcessorCell,
@@ -191,14 +198,14 @@ async fn start_processor(
     };
     let model = Model::parse(model.as_bytes())
         .with_context(|| format!("in {}", name(section.model.as_deref(), "the demo's model")))?;
-    let secrets: Vec<String> =
-        config.keys.iter().filter(|key| key.kind == KeyKind::Secret).map(|key| key.key.clone()).collect();
     let settings = ProcessorConfig {
         dedup_window_hours: section.dedup_window_hours,
         session_gap_minutes: section.session_gap_minutes,
+        control_key: section.control_key.as_ref().map(|key| ControlKey::new(key.as_str())),
         ..ProcessorConfig::new(config.data.join("processor"))
     };
     let (rules, model) = (Arc::new(rules), Arc::new(model));
+    let secrets = secrets.clone();
     let (log, clock, cell) = (Arc::clone(log), Arc::clone(clock), Arc::clone(cell));
     let start = move || {
         Processor::start(
@@ -206,7 +213,7 @@ async fn start_processor(
             Arc::clone(&log),
             Arc::clone(&rules),
             Arc::clone(&model),
-            Vec::clone(&secrets),
+            secrets.clone(),
             Arc::clone(&clock),
         )
     };

@@ -5,7 +5,8 @@
 //!
 //! Modules are declared in the order in which an event meets them: [`json`] finds the events in a body, [`id`], [`time`] and
 //! [`event`] say what they are, [`registry`] judges them, [`verdict`] and [`frame`] tell the sender, [`receipt`],
-//! [`header`], [`topic`] and [`partition`] put them on the log, [`decision`] is what comes back.
+//! [`header`], [`topic`] and [`partition`] put them on the log, [`decision`] is what comes back. `token` is how a
+//! server vouches for a page.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(
     test,
@@ -55,3 +56,6 @@ pub mod topic;
 
 #[cfg(feature = "std")]
 pub mod decision;
+
+#[cfg(feature = "token")]
+pub mod token;

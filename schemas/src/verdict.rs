@@ -122,6 +122,18 @@ pub enum Code {
     OriginNotAllowed,
     /// This needs a secret key.
     SecretKeyRequired,
+    /// The key was good until a while ago.
+    KeyExpired,
+    /// The key is used through a signed browser token only.
+    TokenRequired,
+    /// The token is none of ours, or is for something else.
+    TokenInvalid,
+    /// The token's time is over.
+    TokenExpired,
+    /// The key sends more events a second than it may.
+    RateExceeded,
+    /// The key has sent as many events today as it may.
+    QuotaExceeded,
     /// The frame is not one of the protocol.
     FrameInvalid,
     /// A fault of ours.
@@ -167,6 +179,12 @@ impl Code {
         Self::KeyUnknown,
         Self::OriginNotAllowed,
         Self::SecretKeyRequired,
+        Self::KeyExpired,
+        Self::TokenRequired,
+        Self::TokenInvalid,
+        Self::TokenExpired,
+        Self::RateExceeded,
+        Self::QuotaExceeded,
         Self::FrameInvalid,
         Self::Internal,
     ];
@@ -210,6 +228,12 @@ impl Code {
             Self::KeyUnknown => "key.unknown",
             Self::OriginNotAllowed => "key.origin_not_allowed",
             Self::SecretKeyRequired => "key.secret_required",
+            Self::KeyExpired => "key.expired",
+            Self::TokenRequired => "key.token_required",
+            Self::TokenInvalid => "token.invalid",
+            Self::TokenExpired => "token.expired",
+            Self::RateExceeded => "key.rate_exceeded",
+            Self::QuotaExceeded => "key.quota_exceeded",
             Self::FrameInvalid => "frame.invalid",
             Self::Internal => "gateway.internal",
         }

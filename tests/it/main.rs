@@ -22,6 +22,7 @@ mod drain;
 mod hostile;
 mod identity;
 mod kafka;
+mod keys;
 mod ledger;
 mod numbers;
 mod operators;

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use broker::log::{Answers, AppendError, NewRecord, RecordError};
-use schemas::id::{EventId, EventType};
+use schemas::id::{EventId, EventType, SourceName};
 use schemas::json::Tape;
 use schemas::time::Timestamp;
 use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict, Warning};
@@ -17,16 +17,19 @@ use tokio::time::Instant;
 
 use crate::Gateway;
 use crate::authenticate::Key;
+use crate::authenticate::meter::Grant;
 use crate::decode::native::SentAt;
 use crate::push::Session;
 use crate::recent::Fingerprint;
 use crate::route;
-use crate::validate::{Checked, Judge, Refusal};
+use crate::validate::{Checked, Judge, Refusal, salvaged_id};
 
 /// How a batch came in.
 #[derive(Clone, Debug)]
 pub(crate) struct Transmission {
     pub(crate) key: Arc<Key>,
+    /// The key is still in force; otherwise the sender is told to come back with another.
+    pub(crate) key_is_good: bool,
     pub(crate) received_at: Timestamp,
     pub(crate) sent_at: SentAt,
     pub(crate) ack: AckLevel,
@@ -73,13 +76,17 @@ impl Gateway {
     ) -> JoinHandle<Vec<Verdict>> {
         let work = self.drain.work();
         let entry = self.ledger.receive(&transmission.key.source, events.len());
-        let mut judged = self.judge(events, &transmission);
+        let grant = grant(&transmission, events.len());
+        let (granted, others) = events.split_at_checked(grant.events).unwrap_or((events, &[]));
+        let postponed = postponed(others, &grant, &transmission.key.source);
+        let mut judged = self.judge(granted, &transmission);
         self.expect_decisions(&judged, &transmission);
         let gateway = Arc::clone(self);
         tokio::spawn(async move {
             let answer = gateway.append(std::mem::take(&mut judged.records), transmission.ack).await;
             gateway.remember(&judged, &answer);
-            let verdicts = verdicts(&judged, &answer);
+            let mut verdicts = verdicts(&judged, &answer);
+            verdicts.extend(postponed);
             entry.settle(&verdicts);
             gateway.show(&judged, &verdicts, &transmission);
             drop(work);
@@ -168,13 +175,9 @@ impl Gateway {
         if !self.tail.has_readers() {
             return;
         }
-        for (slot, verdict) in judged.slots.iter().zip(verdicts) {
-            self.tail.publish(
-                transmission.received_at,
-                &transmission.key.source,
-                slot.event_type.as_ref(),
-                verdict,
-            );
+        let types = judged.slots.iter().map(|slot| slot.event_type.as_ref()).chain(std::iter::repeat(None));
+        for (event_type, verdict) in types.zip(verdicts) {
+            self.tail.publish(transmission.received_at, &transmission.key.source, event_type, verdict);
         }
     }
 }
@@ -213,6 +216,27 @@ impl Judged {
         let fate = Fate::Refused { status, reason, record: self.records.len() - 1 };
         self.slots.push(Slot { event_id, event_type, warnings, fate });
     }
+}
+
+/// How many of the events the key may send now.
+fn grant(transmission: &Transmission, events: usize) -> Grant {
+    if transmission.key_is_good {
+        return transmission.key.meter(events, transmission.received_at);
+    }
+    let reason = Reason::new(Code::KeyExpired).expecting("a key that is in force");
+    Grant { events: 0, refused: Some(reason) }
+}
+
+/// The verdicts of events that the key may not send now. They are not judged: whoever sends too much costs little.
+fn postponed(events: &[&[u8]], grant: &Grant, source: &SourceName) -> Vec<Verdict> {
+    let verdict = |event: &&[u8]| Verdict {
+        event_id: salvaged_id(event, source),
+        status: Status::Retry,
+        acked: None,
+        reason: grant.refused.clone(),
+        warnings: Vec::new(),
+    };
+    events.iter().map(verdict).collect()
 }
 
 fn fault(event_id: Option<EventId>) -> Refusal {

@@ -12,6 +12,7 @@ use crate::{Gateway, GatewayConfig};
 
 fn transmission(gateway: &Gateway) -> Transmission {
     Transmission {
+        key_is_good: true,
         key: gateway.keys().admit(&Credential::in_hello("wk_dev"), None).unwrap(),
         received_at: NOW,
         sent_at: SentAt::Absent,

@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
 /// Headers that pages may send, when the browser does not say which it means.
 const HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, content-encoding, x-write-key");
+    HeaderValue::from_static("authorization, content-type, content-encoding, x-write-key, x-user-token");
 /// How long a browser may remember a preflight, seconds; Chromium takes no more.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 /// Headers of answers that pages may read.

@@ -11,6 +11,7 @@ mod limits;
 mod rest;
 mod socket;
 pub(crate) mod tail;
+mod tokens;
 mod websocket;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -41,6 +42,7 @@ pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
     let routes = Router::new()
         .route("/v1/events", post(rest::events).fallback(only_post))
         .route("/v1/stream", get(websocket::stream).fallback(only_get))
+        .route("/v1/tokens", post(tokens::mint).fallback(only_post))
         .route("/v1/limits", get(limits::limits).fallback(only_get))
         .route("/v1/tail", get(tail::follow).fallback(only_get))
         .route("/live", get(health::live).fallback(only_get))
@@ -60,10 +62,8 @@ struct Client {
 
 impl Client {
     fn new(gateway: &Gateway, key: Arc<Key>, visitor: &Visitor) -> Self {
-        let trusted: Vec<_> =
-            gateway.config.trusted_proxies.iter().filter_map(|text| address::Network::parse(text)).collect();
-        let ip = address::client(visitor.peer, &visitor.headers, &trusted);
-        let ip = address::kept(ip, key.ip);
+        let ip = address::client(visitor.peer, &visitor.headers, &gateway.trusted);
+        let ip = address::kept(ip, key.policy.ip);
         let user_agent = visitor.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         let user_agent = user_agent.map(|text| text.chars().take(MAX_USER_AGENT_BYTES).collect());
         Self { key, ip, user_agent }
@@ -76,11 +76,14 @@ impl Client {
         sent_at: SentAt,
         session: Option<Session>,
     ) -> Transmission {
+        // A socket outlives changes of keys, and its key's own end.
+        let renewed = gateway.keys.load().renewed(&self.key);
         Transmission {
-            key: Arc::clone(&self.key),
+            key_is_good: renewed.is_some(),
             received_at: gateway.clock.now(),
             sent_at,
-            ack: ack.or(self.key.ack).unwrap_or(gateway.config.ack),
+            ack: ack.or(self.key.policy.ack).unwrap_or(gateway.config.ack),
+            key: renewed.unwrap_or_else(|| Arc::clone(&self.key)),
             ip: self.ip.clone(),
             user_agent: self.user_agent.clone(),
             session,

@@ -1,7 +1,7 @@
 //! `POST /v1/events`.
 //!
 //! **Invariant:** the status agrees with the body: 200 all accepted or duplicate, 422 all rejected or quarantined, 503 all to be
-//! sent again, 207 a mix; any other status has no `events` and put nothing on the log.
+//! sent again (429 where the key's rate or quota is the reason), 207 a mix; any other status has no `events` and put nothing on the log.
 
 use std::sync::Arc;
 
@@ -11,12 +11,13 @@ use axum::response::{IntoResponse as _, Response};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use schemas::json::{Kind, Member};
 use schemas::verdict::{AckLevel, Code, Status, Verdict};
 use serde::Serialize;
 
 use super::{Client, Visitor, body, errors};
 use crate::Gateway;
-use crate::authenticate::{Key, parameter};
+use crate::authenticate::{Key, origin, parameter};
 use crate::decode::compression::{self, Cap};
 use crate::decode::native::{self, ContentType, SentAt};
 use crate::error::RequestError;
@@ -30,6 +31,12 @@ struct Asked {
     encoding: String,
 }
 
+/// What became of a body's events.
+struct Taken {
+    verdicts: Vec<Verdict>,
+    retry_after_s: u64,
+}
+
 #[derive(Serialize)]
 struct Answer<'a> {
     events: &'a [Verdict],
@@ -39,14 +46,14 @@ struct Answer<'a> {
 pub(crate) async fn events(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let response = match take(&gateway, parts, body).await {
-        Ok(verdicts) => answer(&verdicts, gateway.config.retry_after_s),
+        Ok(taken) => answer(&taken.verdicts, taken.retry_after_s),
         Err(error) => error.into_response(),
     };
     gateway.metrics.answered(response.status());
     response
 }
 
-async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Vec<Verdict>, RequestError> {
+async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Taken, RequestError> {
     let asked = match ask(gateway, &parts) {
         Ok(asked) => asked,
         Err(error) => {
@@ -66,13 +73,46 @@ async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Vec<Ve
         SentAt::Absent => SentAt::from_envelope(&split.envelope),
         given => given,
     };
-    let client = Client::new(gateway, asked.key, &Visitor::new(&parts.extensions, parts.headers));
+    let key = vouched(gateway, asked.key, &split.envelope, &parts.headers)?;
+    let client = Client::new(gateway, Arc::clone(&key), &Visitor::new(&parts.extensions, parts.headers));
     let transmission = client.transmission(gateway, asked.ack, sent_at, None);
     let verdicts = gateway.accept(&split.events, transmission).await;
     drop(share);
-    verdicts.map_err(|_| {
+    let verdicts = verdicts.map_err(|_| {
         RequestError::new(Code::Internal, "A fault of the gateway; send again, ids make that safe.")
-    })
+    })?;
+    let retry_after_s = retry_after_s(gateway, &key, &verdicts);
+    Ok(Taken { verdicts, retry_after_s })
+}
+
+/// Beacons cannot have headers: a body may carry the user token beside its events.
+fn vouched(
+    gateway: &Gateway,
+    key: Arc<Key>,
+    envelope: &[Member<'_>],
+    headers: &HeaderMap,
+) -> Result<Arc<Key>, RequestError> {
+    match envelope.iter().find(|member| member.name == "user_token" && member.kind != Kind::Null) {
+        None => Ok(key),
+        Some(member) => gateway.keys.load().vouch(&key, &member.text().unwrap_or_default(), origin(headers)),
+    }
+}
+
+/// When what was not taken may be sent again: what rate and quota say, or the configured time.
+fn retry_after_s(gateway: &Gateway, key: &Key, verdicts: &[Verdict]) -> u64 {
+    let metered = verdicts.iter().filter(|verdict| is_metered(verdict)).count();
+    if metered == 0 {
+        return gateway.config.retry_after_s;
+    }
+    let wait = key.wait(metered, gateway.clock.now());
+    u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
+}
+
+fn is_metered(verdict: &Verdict) -> bool {
+    verdict
+        .reason
+        .as_ref()
+        .is_some_and(|reason| matches!(reason.code, Code::RateExceeded | Code::QuotaExceeded))
 }
 
 /// Everything that can be refused without the body.
@@ -120,6 +160,8 @@ fn status(verdicts: &[Verdict]) -> StatusCode {
         StatusCode::OK
     } else if all(&[Status::Rejected, Status::Quarantined]) {
         StatusCode::UNPROCESSABLE_ENTITY
+    } else if all(&[Status::Retry]) && verdicts.iter().any(is_metered) {
+        StatusCode::TOO_MANY_REQUESTS
     } else if all(&[Status::Retry]) {
         StatusCode::SERVICE_UNAVAILABLE
     } else {

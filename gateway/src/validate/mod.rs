@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use schemas::event::{KNOWN_MEMBERS, RESERVED_TYPE_PREFIX, somebody};
-use schemas::id::{AnonymousId, EventId, EventType, ProfileKey, UserId, means_nobody};
+use schemas::id::{AnonymousId, EventId, EventType, ProfileKey, SourceName, UserId, means_nobody};
 use schemas::json::{self, Kind, Member, Scanned, Tape};
 use schemas::registry::{Judgement, Registry};
 use schemas::time::Timestamp;
@@ -87,7 +87,7 @@ impl Judge<'_> {
     pub(crate) fn judge(&self, event: &[u8], tape: &mut Tape) -> Result<Checked, Refusal> {
         let mut findings = Findings::default();
         self.check(event, tape, &mut findings).map_err(|(status, reason)| Refusal {
-            event_id: findings.event_id.or_else(|| self.salvage(event)),
+            event_id: findings.event_id.or_else(|| salvaged_id(event, &self.key.source)),
             event_type: findings.event_type,
             status,
             reason,
@@ -259,7 +259,7 @@ impl Judge<'_> {
             Judgement::Invalid(reason) => Err((Status::Rejected, reason)),
             Judgement::UnknownType => {
                 let reason = || Box::new(Reason::new(Code::SchemaUnknown).at("/event_type"));
-                match self.key.unknown_types {
+                match self.key.policy.unknown_types {
                     UnknownTypes::Accept => Ok(None),
                     UnknownTypes::Quarantine => Err((Status::Quarantined, reason())),
                     UnknownTypes::Reject => Err((Status::Rejected, reason())),
@@ -267,17 +267,16 @@ impl Judge<'_> {
             }
         }
     }
+}
 
-    /// The id of an event that could not be scanned.
-    fn salvage(&self, event: &[u8]) -> Option<EventId> {
-        let id = salvage_event_id(event)?;
-        let foreign = || {
-            let usable =
-                !id.trim().is_empty() && id.len() <= MAX_ATTRIBUTE_BYTES && !id.contains(['\\', '\0']);
-            usable.then(|| EventId::foreign(&self.key.source, None, id))
-        };
-        EventId::parse(id).or_else(foreign)
-    }
+/// The id of an event that was not or could not be scanned.
+pub(crate) fn salvaged_id(event: &[u8], source: &SourceName) -> Option<EventId> {
+    let id = salvage_event_id(event)?;
+    let foreign = || {
+        let usable = !id.trim().is_empty() && id.len() <= MAX_ATTRIBUTE_BYTES && !id.contains(['\\', '\0']);
+        usable.then(|| EventId::foreign(source, None, id))
+    };
+    EventId::parse(id).or_else(foreign)
 }
 
 /// The members at the top of an event.

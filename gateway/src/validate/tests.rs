@@ -5,6 +5,7 @@ use schemas::event::LoggedEvent;
 
 use super::*;
 use crate::authenticate::{Credential, Keys};
+use crate::testing::keyring;
 use crate::testing::{NOW, TestEntropy, keys};
 
 struct Fixture {
@@ -19,7 +20,7 @@ impl Fixture {
         Self {
             config: GatewayConfig::default(),
             schemas: Registry::builtin(),
-            keys: Keys::new(&keys()).unwrap(),
+            keys: keyring(&keys()).unwrap(),
             entropy: TestEntropy::default(),
         }
     }

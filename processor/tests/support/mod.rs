@@ -27,6 +27,7 @@ use schemas::id::{DecisionId, EventId, ProfileKey, SourceName};
 use schemas::json::{self, Limits};
 use schemas::receipt::{Receipt, Trust};
 use schemas::time::Timestamp;
+use schemas::token::Secrets;
 use schemas::topic::{PartitionId, Topic};
 
 /// 2026-01-01T12:00:00Z
@@ -148,7 +149,7 @@ pub async fn start(log: &Arc<MemoryLog>, store: Arc<dyn StateStore>, clock: &Arc
         ProcessorConfig { control_key: Some(ControlKey::new("key")), ..ProcessorConfig::new("unused") };
     let program = program();
     let (log, clock) = (Arc::clone(log) as _, Arc::clone(clock) as _);
-    let secrets = vec![SECRET.to_owned()];
+    let secrets = Secrets::from_iter([SECRET]);
     Processor::start_with(
         config,
         store,

@@ -3,6 +3,7 @@
 //! **Invariant:** an option that is misspelt is refused by name; every limit has its unit in its name and its default in its doc.
 
 pub(crate) mod environment;
+pub(crate) mod keys;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use broker::embedded::JournalConfig;
 use gateway::{GatewayConfig, KeyConfig, ServerConfig};
+use schemas::token::SecretText;
 use serde::Deserialize;
 
 use crate::cli::ServeOptions;
+
+/// Shortest control key, bytes.
+const CONTROL_KEY_BYTES: usize = 32;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) server: ServerConfig,
     /// Who may write and read. Default: the development keys `wk_dev` and `sk_dev`.
     pub(crate) keys: Vec<KeyConfig>,
+    /// TOML file with the `[[keys]]`, instead of `keys` here; read again when it changes.
+    pub(crate) keys_file: Option<PathBuf>,
     /// Where the schemas are.
     pub(crate) schemas: SchemasSection,
     /// Rules, model and windows.
@@ -91,6 +98,9 @@ pub(crate) struct ProcessorSection {
     pub(crate) dedup_window_hours: u32,
     /// Silence that ends a session, minutes. 30.
     pub(crate) session_gap_minutes: u32,
+    /// Authenticates the control records of all processors of one log; 32 bytes at least, the same for each of them. Default: made
+    /// at the first start and kept in the data folder, which is enough for one processor.
+    pub(crate) control_key: Option<SecretText>,
 }
 
 /// The demo shop and console.
@@ -111,6 +121,7 @@ impl Default for Config {
             gateway: GatewayConfig::default(),
             server: ServerConfig::default(),
             keys: KeyConfig::development(),
+            keys_file: None,
             schemas: SchemasSection::default(),
             processor: ProcessorSection::default(),
             demo: DemoSection { enabled: true },
@@ -138,7 +149,7 @@ impl Default for KafkaSection {
 
 impl Default for ProcessorSection {
     fn default() -> Self {
-        Self { rules: None, model: None, dedup_window_hours: 192, session_gap_minutes: 30 }
+        Self { rules: None, model: None, dedup_window_hours: 192, session_gap_minutes: 30, control_key: None }
     }
 }
 
@@ -160,6 +171,10 @@ impl Config {
         };
         environment::overlay(&mut table, variables)?;
         let place = options.config.as_deref().unwrap_or_else(|| Path::new("the environment"));
+        anyhow::ensure!(
+            !(table.contains_key("keys") && table.contains_key("keys_file")),
+            "give `[[keys]]` or `keys_file`, not both: one of them would be ignored"
+        );
         let mut config: Self =
             toml::Value::Table(table).try_into().with_context(|| format!("in {}", place.display()))?;
         if let Some(listen) = options.listen {
@@ -172,12 +187,21 @@ impl Config {
             config.kafka.get_or_insert_default().brokers.clone_from(brokers);
         }
         config.demo.enabled &= !options.no_demo;
+        if let Some(path) = &config.keys_file {
+            config.keys = keys::read(path).with_context(|| format!("in {}", path.display()))?;
+        }
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.log.partitions > 0, "log.partitions must be at least 1");
+        if let Some(key) = &self.processor.control_key {
+            anyhow::ensure!(
+                key.as_str().len() >= CONTROL_KEY_BYTES,
+                "processor.control_key must have {CONTROL_KEY_BYTES} bytes at least: `openssl rand -hex 32` makes one"
+            );
+        }
         if let Some(kafka) = &self.kafka {
             anyhow::ensure!(
                 !kafka.brokers.trim().is_empty(),
@@ -224,6 +248,19 @@ mod tests {
         let config = Config::load(&options, variables.into_iter()).unwrap();
         assert_eq!((config.listen.port(), config.log.partitions), (1, 3));
         assert_eq!(config.data, PathBuf::from("elsewhere"));
+    }
+
+    #[test]
+    fn a_control_key_must_be_long_and_is_never_printed() {
+        let with = |key: &str| {
+            let variables = [("RIVULET__PROCESSOR__CONTROL_KEY".to_owned(), key.to_owned())];
+            Config::load(&ServeOptions::default(), variables.into_iter())
+        };
+        assert!(with("short").is_err());
+        let long = "hush-hush-hush-hush-hush-hush-hush";
+        let config = with(long).unwrap();
+        assert_eq!(config.processor.control_key.as_ref().map(SecretText::as_str), Some(long));
+        assert!(!format!("{config:?}").contains("hush"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ const NAMES: &[Only] = &[
     Only {
         words: &["axum::", "use axum"],
         within: &[
-            "gateway/src/authenticate.rs",
+            "gateway/src/authenticate/",
             "gateway/src/server",
             "gateway/src/transport/",
             "gateway/src/lib.rs",

@@ -3,8 +3,12 @@
 //! **Invariant:** every field that is a size or a time says its unit; a configuration that passed [`GatewayConfig::check`] cannot
 //! make the gateway refuse everything or hold unbounded memory.
 
+mod keys;
+
 use schemas::verdict::AckLevel;
 use serde::Deserialize;
+
+pub use self::keys::{IpPolicy, KeyConfig, KeyKind, Lane, PreviousKey, UnknownTypes};
 
 /// Section `[gateway]`, and the keys.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -75,72 +79,6 @@ pub struct SocketConfig {
     pub session_decisions: usize,
 }
 
-/// One `[[keys]]` entry.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyConfig {
-    /// The source's name: stands in receipts, records, metrics; survives rotation of the key.
-    pub name: String,
-    /// The key itself.
-    pub key: String,
-    /// Who may know it.
-    pub kind: KeyKind,
-    /// Origins whose pages may use a public key: `https://shop.example`, `https://*.shop.example`, `http://localhost:*`, `*`.
-    #[serde(default)]
-    pub origins: Vec<String>,
-    /// Refuse requests of a public key that name no origin.
-    #[serde(default)]
-    pub require_origin: bool,
-    /// What to do with event types without a schema.
-    #[serde(default)]
-    pub unknown_types: UnknownTypes,
-    /// What to keep of the client's address.
-    #[serde(default)]
-    pub ip: IpPolicy,
-    /// The level that is answered at unless the request asks otherwise.
-    #[serde(default)]
-    pub ack: Option<AckLevel>,
-    /// Event types this key may send; empty = any.
-    #[serde(default)]
-    pub event_types: Vec<String>,
-}
-
-/// Who may know a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyKind {
-    /// Stands in pages; everybody can read it.
-    Public,
-    /// Stays on a server.
-    Secret,
-}
-
-/// What to do with event types without a schema.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UnknownTypes {
-    /// Take them.
-    #[default]
-    Accept,
-    /// Keep them aside.
-    Quarantine,
-    /// Refuse them.
-    Reject,
-}
-
-/// What to keep of the client's address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum IpPolicy {
-    /// All of it.
-    Keep,
-    /// The first 24 bits of IPv4, 48 of IPv6.
-    #[default]
-    Truncate,
-    /// Nothing.
-    Drop,
-}
-
 /// What is wrong with a configuration.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -204,30 +142,6 @@ impl Default for SocketConfig {
     }
 }
 
-impl KeyConfig {
-    /// The keys that `rivulet up` has without a configuration: `wk_dev` for pages on this machine, `sk_dev` for servers.
-    pub fn development() -> Vec<Self> {
-        let local = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
-        let local =
-            local.into_iter().chain(["https://localhost:*", "https://127.0.0.1:*", "https://[::1]:*"]);
-        let key = |name: &str, key: &str, kind, origins| Self {
-            name: name.to_owned(),
-            key: key.to_owned(),
-            kind,
-            origins,
-            require_origin: false,
-            unknown_types: UnknownTypes::Accept,
-            ip: IpPolicy::Truncate,
-            ack: None,
-            event_types: Vec::new(),
-        };
-        vec![
-            key("web", "wk_dev", KeyKind::Public, local.map(str::to_owned).collect()),
-            key("server", "sk_dev", KeyKind::Secret, Vec::new()),
-        ]
-    }
-}
-
 impl GatewayConfig {
     /// Refuses values that cannot work.
     pub fn check(&self) -> Result<(), ConfigError> {
@@ -283,7 +197,7 @@ mod tests {
     #[test]
     fn the_defaults_and_the_development_keys_pass_the_check() {
         GatewayConfig::default().check().unwrap();
-        crate::authenticate::Keys::new(&KeyConfig::development()).unwrap();
+        crate::testing::keyring(&KeyConfig::development()).unwrap();
     }
 
     #[test]
@@ -295,16 +209,6 @@ mod tests {
         assert!(config.check().unwrap_err().to_string().contains("`trusted_proxies`"));
         let config = GatewayConfig { depth: 1_000, ..GatewayConfig::default() };
         assert!(config.check().is_err());
-    }
-
-    #[test]
-    fn a_key_entry_reads_with_its_defaults_and_refuses_unknown_names() {
-        let key: KeyConfig = serde_json::from_str(r#"{"name":"web","key":"k","kind":"public"}"#).unwrap();
-        assert_eq!((key.unknown_types, key.ip, key.ack), (UnknownTypes::Accept, IpPolicy::Truncate, None));
-        assert!(
-            serde_json::from_str::<KeyConfig>(r#"{"name":"web","key":"k","kind":"public","orgins":[]}"#)
-                .is_err()
-        );
         assert!(serde_json::from_str::<GatewayConfig>(r#"{"event_bites":1}"#).is_err());
     }
 }

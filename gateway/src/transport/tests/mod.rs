@@ -1,5 +1,7 @@
 //! The router as a client sees it, without sockets.
 
+mod keys;
+
 use std::io::Write as _;
 
 use axum::body::Body;
@@ -366,7 +368,7 @@ async fn a_tail_that_lags_is_told_what_it_lost() {
 async fn keys_and_schemas_can_be_exchanged_while_it_runs() {
     let stand = stand(GatewayConfig::default());
     let mut keys = crate::testing::keys();
-    keys[0].key = "wk_new".to_owned();
+    keys[0].key = "wk_new".into();
     stand.gateway.set_keys(&keys).unwrap();
     assert_eq!(send(&stand, &[], GOOD).await.status, 401);
     let new = ask(&stand, Method::POST, "/v1/events?key=wk_new", &[], GOOD).await;
