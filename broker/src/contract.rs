@@ -14,6 +14,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use schemas::header::CE_ID;
+use schemas::id::EventId;
 use schemas::partition;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
@@ -55,6 +57,7 @@ pub async fn check_all(log: &dyn Log, traits: Traits) {
     reads_outside_are_refused(log).await;
     levels_are_the_truth(log, traits).await;
     a_record_that_is_refused_costs_no_neighbour(log, traits).await;
+    an_event_is_found_by_every_record_that_names_it(log).await;
     log.hold("contract", at(0), Offset(0));
     assert!(log.health().admitting);
 }
@@ -125,6 +128,34 @@ async fn order_within_a_partition(log: &dyn Log, traits: Traits) {
     assert_eq!(settled_end(log, at(1)).await, Offset(start.0 + 200));
     let middle = read_exactly(log, at(1), Offset(start.0 + 77), 3).await;
     assert_eq!(middle.iter().map(|record| record.offset.0 - start.0).collect::<Vec<_>>(), [77, 78, 79]);
+}
+
+async fn an_event_is_found_by_every_record_that_names_it(log: &dyn Log) {
+    let fresh = settled_end(log, at(2)).await.0 + 1;
+    let (event_id, other) = (EventId::v7(fresh, &[9; 10]), EventId::v7(fresh, &[8; 10]));
+    let event = |id: EventId| NewRecord {
+        headers: vec![(CE_ID.to_owned(), Bytes::from(id.to_string()))],
+        ..record(2, "k", "{}")
+    };
+    let refused =
+        NewRecord { topic: Topic::Quarantine, partition: None, ..record(0, &event_id.to_string(), "{}") };
+    let decision = format!(r#"{{"rule":"r","trigger":"{event_id}"}}"#);
+    let decision = NewRecord { topic: Topic::Decisions, ..record(2, "k", decision) };
+    append(log, vec![event(other), event(event_id), refused, decision], AckLevel::Disk).await;
+    let topics = async |id: EventId| {
+        let found = log.find(id).await.expect("can be asked");
+        assert!(found.iter().all(|sighting| sighting.record.event_id() == Some(id)));
+        let mut topics: Vec<Topic> = found.iter().map(|sighting| sighting.record.at.topic).collect();
+        topics.sort_unstable();
+        topics
+    };
+    for _ in 0..2 {
+        assert_eq!(topics(event_id).await, [Topic::Events, Topic::Quarantine, Topic::Decisions]);
+        assert_eq!(topics(other).await, [Topic::Events]);
+        assert_eq!(topics(EventId::v7(fresh, &[7; 10])).await, [], "an id that nothing names");
+        // Again when everything is where it belongs.
+        settled_end(log, at(2)).await;
+    }
 }
 
 async fn order_of_a_key(log: &dyn Log) {

@@ -169,6 +169,9 @@ pub struct Health {
     pub disk_bytes: u64,
 }
 
+/// Records that one look-up names.
+pub const MAX_SIGHTINGS: usize = 1_000;
+
 /// A record that names an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sighting {
@@ -194,11 +197,9 @@ pub trait Log: Send + Sync + 'static {
         limit: ReadLimit,
     ) -> LogFuture<'_, Result<Vec<Record>, ReadError>>;
 
-    /// The records that name an event (itself, its copy in quarantine, a decision that it triggered), found by an index, oldest
-    /// first and at most 1,000. `None`: this log has no index; read the partitions.
-    fn find(&self, _event_id: EventId) -> LogFuture<'_, Result<Option<Vec<Sighting>>, ReadError>> {
-        Box::pin(async { Ok(None) })
-    }
+    /// The records that name an event (itself, its copy in quarantine, a decision that it triggered), oldest first in each
+    /// partition, at most [`MAX_SIGHTINGS`].
+    fn find(&self, event_id: EventId) -> LogFuture<'_, Result<Vec<Sighting>, ReadError>>;
 
     /// The oldest offset that can be read.
     fn start_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>>;

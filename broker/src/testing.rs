@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use schemas::id::EventId;
 use schemas::partition;
 use schemas::time::Timestamp;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
@@ -21,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::log::{
     Answers, AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record,
-    RecordError,
+    RecordError, Sighting,
 };
 
 /// The largest value, in bytes, until [`MemoryLog::takes_at_most`] says otherwise.
@@ -232,6 +233,15 @@ impl Log for MemoryLog {
                     return Ok(found);
                 }
             }
+        })
+    }
+
+    fn find(&self, event_id: EventId) -> LogFuture<'_, Result<Vec<Sighting>, ReadError>> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            let records = state.order.iter().filter_map(|(at, place)| state.records.get(at)?.get(*place));
+            let named = records.filter(|record| record.event_id() == Some(event_id));
+            Ok(named.map(|record| Sighting { record: record.clone(), published: true }).collect())
         })
     }
 

@@ -49,7 +49,9 @@ pub(crate) enum Command {
     /// Look at the log.
     #[command(subcommand)]
     Log(LogCommand),
-    /// Say what became of an event.
+    /// Say what became of an event. Looks in a folder's index, or asks a running program; of Kafka alone the topics are read, from the
+    /// time in a `UUIDv7` on, and whole if that does not show it. With `--kafka`, `--data` may name the folder of a spool, which knows
+    /// the places of what it published.
     Fate(FateOptions),
     /// Measure: figures per core and ratios against a reference of the same run.
     #[command(subcommand)]
@@ -151,6 +153,8 @@ pub(crate) enum BenchCommand {
     Ingest(IngestOptions),
     /// Events per second and core through dedup, profile and 20 rules.
     Process(ProcessOptions),
+    /// Time of `rivulet fate` among many events, and what its index costs.
+    Fate(FateBenchOptions),
     /// The reference servers of `ingest`: parse and validate, then discard or wait for Kafka.
     #[command(hide = true)]
     Reference(ReferenceOptions),
@@ -193,6 +197,22 @@ pub(crate) struct ProcessOptions {
     /// Events to process.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub(crate) events: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FateBenchOptions {
+    /// Events in the log; about 330 bytes of the temporary folder's disk each.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) events: u64,
+    /// Events to look up, as many again that are not there.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) lookups: u64,
+    /// Seed of the events.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

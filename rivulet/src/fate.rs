@@ -4,33 +4,22 @@
 //! shown nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use broker::log::{Log, ReadLimit, Record, SharedLog};
-use futures_util::stream::{self, StreamExt as _};
+use broker::log::{self, Log, Record, SharedLog};
 use gateway::Gateway;
 use gateway::error::RequestError;
 use schemas::id::EventId;
-use schemas::topic::{PartitionId, Topic, TopicPartition};
+use schemas::topic::{Offset, Topic, TopicPartition};
 use schemas::verdict::Code;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::pipeline::ProcessorCell;
-
-/// Records a read asks for.
-const READ_RECORDS: usize = 2_000;
-/// Bytes a read asks for.
-const READ_BYTES: usize = 2 << 20;
-/// How long a read waits for a record that is known to be there.
-const READ_WAIT: Duration = Duration::from_secs(5);
-/// Partitions that are read at once.
-const READS_AT_ONCE: usize = 8;
 
 /// What became of an event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -73,26 +62,49 @@ pub(crate) struct Sighting {
     pub(crate) detail: Option<Value>,
 }
 
-/// The topics whose records name events.
-pub(crate) const TOPICS: &[Topic] = &[Topic::Events, Topic::Quarantine, Topic::Decisions];
-
 impl Fate {
-    /// Nothing known yet.
-    pub(crate) const fn unknown(event_id: EventId) -> Self {
-        Self { event_id, outcome: Outcome::Unknown, records: Vec::new() }
+    /// What the records add up to.
+    pub(crate) fn of(event_id: EventId, found: &[log::Sighting]) -> Self {
+        let mut fate = Self { event_id, outcome: Outcome::Unknown, records: Vec::new() };
+        for sighting in found {
+            fate.consider(&sighting.record, sighting.published);
+        }
+        fate
     }
 
-    /// Takes a record into account if it names the event.
-    pub(crate) fn consider(&mut self, record: &Record, published: bool) {
-        if record.event_id() != Some(self.event_id) {
-            return;
+    /// With places on Kafka that a spool has noted, of which no record was read.
+    pub(crate) fn standing(mut self, places: &[(TopicPartition, Offset)]) -> Self {
+        for (at, offset) in places {
+            let Some(role) = role_in(at.topic) else { continue };
+            self.note(at.topic);
+            self.records.push(Sighting {
+                topic: at.topic.name(),
+                partition: Some(at.partition.0),
+                offset: Some(offset.0),
+                spool_offset: None,
+                role,
+                detail: None,
+            });
         }
-        let Some((role, detail)) = role(record) else { return };
-        self.outcome = match (record.at.topic, self.outcome) {
+        self
+    }
+
+    fn note(&mut self, topic: Topic) {
+        self.outcome = match (topic, self.outcome) {
             (Topic::Events, _) => Outcome::Accepted,
             (Topic::Quarantine, Outcome::Unknown) => Outcome::Quarantined,
             (_, outcome) => outcome,
         };
+    }
+
+    /// Takes a record into account if it names the event.
+    fn consider(&mut self, record: &Record, published: bool) {
+        if record.event_id() != Some(self.event_id) {
+            return;
+        }
+        let Some(role) = role_in(record.at.topic) else { return };
+        let detail = detail(record);
+        self.note(record.at.topic);
         self.records.push(Sighting {
             topic: record.at.topic.name(),
             partition: published.then_some(record.at.partition.0),
@@ -104,60 +116,33 @@ impl Fate {
     }
 }
 
-/// Asks the log's index for an event, or reads the log, several partitions at once.
+/// Asks the log for an event.
 pub(crate) async fn search(log: &dyn Log, event_id: EventId) -> anyhow::Result<Fate> {
-    let mut fate = Fate::unknown(event_id);
-    if let Some(found) = log.find(event_id).await? {
-        for sighting in &found {
-            fate.consider(&sighting.record, sighting.published);
-        }
-        return Ok(fate);
-    }
-    let mut places = Vec::new();
-    for topic in TOPICS {
-        for partition in 0..log.partitions(*topic).await? {
-            places.push(TopicPartition { topic: *topic, partition: PartitionId(partition) });
-        }
-    }
-    let mut parts =
-        stream::iter(places).map(|at| search_partition(log, at, event_id)).buffered(READS_AT_ONCE);
-    while let Some(part) = parts.next().await {
-        part?.iter().for_each(|record| fate.consider(record, true));
-    }
-    Ok(fate)
+    Ok(Fate::of(event_id, &log.find(event_id).await?))
 }
 
-/// The records of a partition that name the event.
-async fn search_partition(
-    log: &dyn Log,
-    at: TopicPartition,
-    event_id: EventId,
-) -> anyhow::Result<Vec<Record>> {
-    let mut found = Vec::new();
-    let (mut from, end) = (log.start_offset(at).await?, log.end_offset(at).await?);
-    while from < end {
-        let limit = ReadLimit { max_records: READ_RECORDS, max_bytes: READ_BYTES, max_wait: READ_WAIT };
-        let records = log.read(at, from, limit).await?;
-        let Some(last) = records.last() else { break };
-        from = last.offset.next();
-        found.extend(records.into_iter().filter(|record| record.event_id() == Some(event_id)));
+/// How a record of this topic names its event.
+const fn role_in(topic: Topic) -> Option<&'static str> {
+    match topic {
+        Topic::Events => Some("event"),
+        Topic::Quarantine => Some("quarantine"),
+        Topic::Decisions => Some("trigger"),
+        Topic::Profiles | Topic::Rules | Topic::DeadLetter => None,
     }
-    Ok(found)
 }
 
-/// How a record names its event, and what else of it is told.
-fn role(record: &Record) -> Option<(&'static str, Option<Value>)> {
+/// What else of a record is told.
+fn detail(record: &Record) -> Option<Value> {
     let value = || serde_json::from_slice::<Value>(&record.value).ok();
     match record.at.topic {
-        Topic::Events => Some(("event", None)),
-        Topic::Quarantine => Some(("quarantine", value().and_then(|value| value.get("reason").cloned()))),
+        Topic::Quarantine => value()?.get("reason").cloned(),
         Topic::Decisions => {
             let value = value()?;
             let keep = ["decision_id", "rule", "slot"].into_iter();
             let detail = keep.filter_map(|name| Some((name.to_owned(), value.get(name)?.clone())));
-            Some(("trigger", Some(Value::Object(detail.collect()))))
+            Some(Value::Object(detail.collect()))
         }
-        Topic::Profiles | Topic::Rules | Topic::DeadLetter => None,
+        Topic::Events | Topic::Profiles | Topic::Rules | Topic::DeadLetter => None,
     }
 }
 
@@ -210,7 +195,7 @@ mod tests {
     use bytes::Bytes;
     use schemas::header::CE_ID;
     use schemas::time::Timestamp;
-    use schemas::topic::Offset;
+    use schemas::topic::PartitionId;
 
     use super::*;
 
@@ -231,7 +216,7 @@ mod tests {
     #[test]
     fn an_event_that_was_refused_and_then_accepted_counts_as_accepted() {
         let id = "123e4567-e89b-12d3-a456-426614174000";
-        let mut fate = Fate::unknown(EventId::parse(id).unwrap());
+        let mut fate = Fate::of(EventId::parse(id).unwrap(), &[]);
         fate.consider(&record(Topic::Quarantine, id, None, r#"{"reason":{"code":"schema.invalid"}}"#), true);
         assert_eq!(fate.outcome, Outcome::Quarantined);
         fate.consider(&record(Topic::Events, "u1", Some(id), "{}"), true);

@@ -55,6 +55,13 @@ impl EventId {
         Self(Uuid::from_bytes(bytes))
     }
 
+    /// The time in a `UUIDv7`, by the clock of whoever made it; `None` for any other id.
+    pub fn minted_at(&self) -> Option<crate::time::Timestamp> {
+        let [t1, t2, t3, t4, t5, t6, version, ..] = *self.as_bytes();
+        let millis = i64::from_be_bytes([0, 0, t1, t2, t3, t4, t5, t6]);
+        (version >> 4 == 7).then_some(crate::time::Timestamp(millis))
+    }
+
     /// The sixteen bytes of the UUID, network order.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

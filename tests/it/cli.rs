@@ -10,7 +10,7 @@ use tests::rivulet::{Options, Rivulet};
 async fn help_documents_every_command_and_every_option() {
     let _timed = Timed::new("cli: help");
     let rivulet = Rivulet::prepared(Options::default());
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &[],
         &["up"],
         &["gateway"],
@@ -20,6 +20,7 @@ async fn help_documents_every_command_and_every_option() {
         &["fate"],
         &["bench", "ingest"],
         &["bench", "process"],
+        &["bench", "fate"],
     ];
     for command in commands {
         let output = rivulet.run(&[command, &["--help"]].concat()).await;

@@ -45,6 +45,11 @@ async fn a_broker_that_is_away_changes_no_answer_and_everything_arrives_when_it_
     .await;
     pump(faults::effort("RIVULET_OUTAGE_SECONDS", OUTAGE_SECONDS)).await;
     let metrics = rivulet.metrics().await;
+    let waits = events::page_view(&mut Random::new(41), &of_user("outage-u0"));
+    rivulet.client().send(waits.to_string()).await;
+    let fate = log::fate(&rivulet, events::id(&waits)).await;
+    assert_eq!(fate["outcome"], "accepted", "it waits in the spool: {fate}");
+    assert!(fate["records"][0]["spool_offset"].is_u64(), "{fate}");
     let waiting = spooled(&metrics);
     assert!(waiting > 0, "metrics show the spool:\n{metrics}");
     eprintln!("{waiting} records wait in the spool");
@@ -229,6 +234,19 @@ async fn a_brief_log_of_a_broker_is_read_by_cat_and_fate_as_a_folder_is() {
     let output = rivulet.run(&["fate", events::id(&event), "--kafka", &address, "--json"]).await;
     let fate: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(fate["outcome"], "accepted", "{fate}");
+    let (offset, partition) = (&fate["records"][0]["offset"], &fate["records"][0]["partition"]);
+    assert!(offset.is_u64() && partition.is_u64(), "{fate}");
+    // By the places that the spool has noted, without reading the topics.
+    let noted = log::fate(&rivulet, events::id(&event)).await;
+    assert_eq!(noted["records"], fate["records"], "{noted}");
+    let data = rivulet.data();
+    let folder = rivulet.run(&["fate", events::id(&event), "--data", data.to_str().unwrap(), "--json"]).await;
+    let folder: Value = serde_json::from_slice(&folder.stdout).unwrap();
+    assert_eq!(folder["records"], fate["records"], "{folder}");
+    let unknown = "11111111-1111-4111-8111-111111111111";
+    let output = rivulet.run(&["fate", unknown, "--kafka", &address, "--json"]).await;
+    assert_eq!(output.status.code(), Some(1), "an id that nothing names");
+    assert_eq!(log::fate(&rivulet, unknown).await["outcome"], "unknown");
 }
 
 async fn arrives(rivulet: &Rivulet, event: &Value) {

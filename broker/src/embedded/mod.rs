@@ -38,6 +38,8 @@ pub(crate) use self::format::Stamp;
 pub(crate) use self::format::{Entry, Stored, Stream};
 #[cfg(feature = "kafka")]
 pub(crate) use self::format::{SPOOL_TOPIC, Take};
+#[cfg(feature = "kafka")]
+pub(crate) use self::ids::{in_folder, table};
 pub(crate) use self::queue::Room;
 pub(crate) use self::stream::Streams;
 #[cfg(feature = "kafka")]
@@ -117,7 +119,8 @@ pub enum OpenError {
 /// The records in a journal's folder that name an event, oldest first, at most 1,000. Takes no lock and changes nothing, so
 /// that the folder may be another process's.
 pub fn find_in_folder(dir: &Path, event_id: EventId) -> io::Result<Vec<Record>> {
-    ids::in_folder(dir, event_id)
+    let record = |stored: Stored| stored.stream.place().map(|at| stored.into_record(at));
+    Ok(ids::in_folder(dir, event_id)?.into_iter().filter_map(record).collect())
 }
 
 /// The log on this machine's disk.
@@ -201,13 +204,13 @@ impl Log for Journal {
         })
     }
 
-    fn find(&self, event_id: EventId) -> LogFuture<'_, Result<Option<Vec<Sighting>>, ReadError>> {
+    fn find(&self, event_id: EventId) -> LogFuture<'_, Result<Vec<Sighting>, ReadError>> {
         Box::pin(async move {
             let sighting = |stored: Stored| {
                 let at = stored.stream.place()?;
                 Some(Sighting { record: stored.into_record(at), published: true })
             };
-            Ok(Some(self.streams.find(event_id).await?.into_iter().filter_map(sighting).collect()))
+            Ok(self.streams.find(event_id).await?.into_iter().filter_map(sighting).collect())
         })
     }
 
@@ -239,7 +242,7 @@ impl Log for Journal {
 }
 
 impl Stored {
-    fn into_record(self, at: TopicPartition) -> Record {
+    pub(crate) fn into_record(self, at: TopicPartition) -> Record {
         Record {
             at,
             offset: Offset(self.stamp.offset),

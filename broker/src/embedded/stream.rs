@@ -121,6 +121,17 @@ impl Streams {
     }
 
     #[cfg(feature = "kafka")]
+    pub(crate) fn salt(&self) -> u32 {
+        self.shared.state.salt
+    }
+
+    /// Whether there is more space than what is kept free.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn roomy(&self) -> bool {
+        Store::roomy(&self.shared)
+    }
+
+    #[cfg(feature = "kafka")]
     pub(crate) fn files(&self) -> &dyn FileLayer {
         &*self.shared.files
     }

@@ -6,6 +6,7 @@
 mod append;
 pub mod bare;
 mod client;
+mod lookup;
 mod producer;
 mod reader;
 mod topics;
@@ -16,18 +17,22 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemas::id::EventId;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::client::{Link, blocking};
+use self::lookup::Lookup;
 pub(crate) use self::producer::{Delivery, Failure, Outgoing, Producer, SendError, record_bytes};
-use self::reader::Lanes;
+use self::reader::{Lanes, answer};
 pub(crate) use self::topics::Topics;
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::log::{Answers, AppendError, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record};
+use crate::log::{
+    Answers, AppendError, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record, Sighting,
+};
 
 /// How Kafka is used.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -92,6 +97,8 @@ pub struct KafkaLog {
     producer: tokio::sync::Mutex<Option<Producer>>,
     room: Arc<Semaphore>,
     lanes: Lanes,
+    lookup: Arc<Lookup>,
+    clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     closed: std::sync::atomic::AtomicBool,
 }
@@ -105,7 +112,8 @@ impl KafkaLog {
         // Whether the settings can be had is found out now and not with the first record.
         drop(Producer::new(&config, &link, None, Arc::new(|_| ())).map_err(refused)?);
         let counters = Arc::<Counters>::default();
-        let lanes = Lanes::new(&config, &link, clock, Arc::clone(&counters));
+        let lanes = Lanes::new(&config, &link, Arc::clone(&clock), Arc::clone(&counters));
+        let lookup = Arc::new(Lookup::new(&config, &link));
         Ok(Self {
             room: Arc::new(Semaphore::new(config.queue_bytes as usize)),
             config,
@@ -114,6 +122,8 @@ impl KafkaLog {
             watcher,
             producer: tokio::sync::Mutex::new(None),
             lanes,
+            lookup,
+            clock,
             counters,
             closed: false.into(),
         })
@@ -141,6 +151,15 @@ impl KafkaLog {
         let mut topics = self.topics.clone();
         let known = timeout_at(deadline, topics.wait_for(Option::is_some)).await.ok()?.ok()?;
         known.clone()
+    }
+
+    /// The records at these places, as far as they are still there.
+    pub async fn fetch(&self, places: Vec<(TopicPartition, Offset)>) -> Result<Vec<Record>, ReadError> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (lookup, now) = (Arc::clone(&self.lookup), self.clock.now());
+        answer(blocking(move || lookup.fetch(&places, now)).await)
     }
 
     async fn watermarks(&self, at: TopicPartition) -> Result<(Offset, Offset), ReadError> {
@@ -174,6 +193,21 @@ impl Log for KafkaLog {
         limit: ReadLimit,
     ) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
         Box::pin(self.lanes.read(at, from, limit))
+    }
+
+    /// There is no index: the topics are read, all partitions at once, from ten minutes before the time in a `UUIDv7` on, and from
+    /// their start when that does not show the event itself, or the id has no time.
+    fn find(&self, event_id: EventId) -> LogFuture<'_, Result<Vec<Sighting>, ReadError>> {
+        Box::pin(async move {
+            let topics = self.known_topics(Instant::now() + self.config.ack_deadline).await;
+            let topics =
+                topics.ok_or_else(|| ReadError::Unavailable("the broker does not answer".to_owned()))?;
+            let (lookup, now) = (Arc::clone(&self.lookup), self.clock.now());
+            let partitions = move |topic| topics.known(topic).unwrap_or_default();
+            let sweep = move || lookup.sweep(event_id, partitions, now);
+            let found = answer(blocking(sweep).await)?;
+            Ok(found.into_iter().map(|record| Sighting { record, published: true }).collect())
+        })
     }
 
     fn start_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>> {

@@ -288,7 +288,8 @@ impl Lane {
     }
 }
 
-fn answer<T>(outcome: Option<KafkaResult<T>>) -> Result<T, ReadError> {
+/// What a client's answer means to a reader.
+pub(super) fn answer<T>(outcome: Option<KafkaResult<T>>) -> Result<T, ReadError> {
     outcome.ok_or(ReadError::Closed)?.map_err(|error| ReadError::Unavailable(code(&error)))
 }
 
@@ -296,7 +297,8 @@ fn code(error: &KafkaError) -> String {
     error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string())
 }
 
-fn record(at: TopicPartition, message: &BorrowedMessage<'_>, now: Timestamp) -> Record {
+/// A message as a record.
+pub(super) fn record(at: TopicPartition, message: &BorrowedMessage<'_>, now: Timestamp) -> Record {
     let copy = |bytes: Option<&[u8]>| bytes.map_or_else(Bytes::new, Bytes::copy_from_slice);
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers.iter().map(|header| (header.key.to_owned(), copy(header.value))).collect()

@@ -4,6 +4,7 @@
 //! or, if its topic will never take it, in quarantine; first occurrences keep their order per key; a restart repeats only
 //! records that were not yet known to be acknowledged.
 
+mod places;
 mod position;
 mod progress;
 mod publisher;
@@ -12,17 +13,21 @@ mod unpublishable;
 #[cfg(test)]
 mod tests;
 
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use schemas::id::EventId;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::places::Places;
 use self::position::Position;
 use self::progress::{Outcome, Progress};
 pub use self::unpublishable::{OnUnpublishable, Unpublishable, quarantine};
@@ -32,10 +37,10 @@ use crate::embedded::file::{FileLayer, RealFiles};
 use crate::embedded::{
     Damage, Entry, JournalConfig, OpenError, Room, SPOOL_TOPIC, Stored, Stream, Streams, Take, locked,
 };
-use crate::kafka::KafkaLog;
+use crate::kafka::{KafkaLog, blocking};
 use crate::log::{
     Answers, AppendError, Appended, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record,
-    RecordError,
+    RecordError, Sighting,
 };
 
 /// The spool's only stream, so that its order is total.
@@ -86,6 +91,7 @@ struct Inner {
     streams: Streams,
     counters: Arc<Counters>,
     progress: Mutex<Progress>,
+    places: Places,
     /// Partition counts that positions belong to; empty before any.
     counts: Mutex<Vec<(Topic, u32)>>,
     persisted: Mutex<(Instant, Option<Position>)>,
@@ -112,6 +118,7 @@ impl Spool {
         kafka: KafkaLog,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
+        let retention = journal.retention_age;
         let journal = JournalConfig {
             partitions: 1,
             retention_age: Some(Duration::ZERO),
@@ -120,7 +127,9 @@ impl Spool {
         };
         let files: Arc<dyn FileLayer> = Arc::new(RealFiles);
         let stored = Position::load(&*files, &journal.dir);
-        let streams = Streams::open(journal, Arc::clone(&clock), files)?;
+        let dir = journal.dir.clone();
+        let streams = Streams::open(journal, Arc::clone(&clock), Arc::clone(&files))?;
+        let places = Places::open(files, &dir, streams.salt(), retention);
         let position = stored.unwrap_or_default();
         let low = position.low.max(streams.bounds(SPOOL).0);
         // A position beyond the journal's end raises the end: what was published is not to be numbered again, or new records
@@ -137,6 +146,7 @@ impl Spool {
             kafka,
             streams,
             progress: Mutex::new(Progress::at(low, ahead)),
+            places,
             counts: Mutex::new(position.counts),
             persisted: Mutex::new((Instant::now(), None)),
             moved: Notify::new(),
@@ -256,6 +266,30 @@ impl Log for Spool {
         self.inner.kafka.read(at, from, limit)
     }
 
+    /// In the spool, and on Kafka at the places that were noted as records were acknowledged; if that shows nothing, wherever on
+    /// Kafka: another process may have published it.
+    fn find(&self, event_id: EventId) -> LogFuture<'_, Result<Vec<Sighting>, ReadError>> {
+        Box::pin(async move {
+            let inner = &self.inner;
+            let mut found = Vec::new();
+            for stored in inner.streams.find(event_id).await? {
+                if locked(&inner.progress).is_waiting(stored.stamp.offset) {
+                    found.extend(waiting(stored));
+                }
+            }
+            let shared = Arc::clone(inner);
+            let places = blocking(move || shared.places.find(event_id)).await.ok_or(ReadError::Closed)?;
+            let records = inner.kafka.fetch(places).await?;
+            // Acknowledged in the meantime.
+            let same =
+                |a: &Record, b: &Record| (a.at.topic, &a.key, &a.value) == (b.at.topic, &b.key, &b.value);
+            found.retain(|sighting| !records.iter().any(|record| same(record, &sighting.record)));
+            let named = records.into_iter().filter(|record| record.event_id() == Some(event_id));
+            found.extend(named.map(|record| Sighting { record, published: true }));
+            if found.is_empty() { inner.kafka.find(event_id).await } else { Ok(found) }
+        })
+    }
+
     fn start_offset(&self, at: TopicPartition) -> LogFuture<'_, Result<Offset, ReadError>> {
         self.inner.kafka.start_offset(at)
     }
@@ -308,6 +342,27 @@ impl Log for Spool {
             inner.kafka.close().await;
         })
     }
+}
+
+/// A record that is not yet published.
+fn waiting(stored: Stored) -> Option<Sighting> {
+    let (offset, appended_at) = (Offset(stored.stamp.offset), stored.stamp.appended_at);
+    let NewRecord { topic, key, partition, headers, value } = decode(stored)?;
+    let at = TopicPartition { topic, partition: partition.unwrap_or(PartitionId(0)) };
+    let record = Record { at, offset, appended_at, key, headers, value };
+    Some(Sighting { record, published: false })
+}
+
+/// A record's place on Kafka.
+pub type Place = (TopicPartition, Offset);
+
+/// What a spool's folder knows of an event: records that wait there, and places on Kafka. Takes no lock and changes nothing, so
+/// that the folder may be another process's. Finds no places in a folder that is no spool's.
+pub fn find_in_folder(dir: &Path, event_id: EventId) -> io::Result<(Vec<Sighting>, Vec<Place>)> {
+    let low = Position::load(&RealFiles, dir).unwrap_or_default().low;
+    let stored = crate::embedded::in_folder(dir, event_id)?.into_iter();
+    let waits = stored.filter(|stored| stored.stream == SPOOL && stored.stamp.offset >= low);
+    Ok((waits.filter_map(waiting).collect(), places::find_in_folder(&RealFiles, dir, event_id)?))
 }
 
 fn encode(record: NewRecord) -> Entry {

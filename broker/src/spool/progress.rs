@@ -205,12 +205,17 @@ impl Progress {
         }
     }
 
+    /// Whether the record at `offset` is not known to be published.
+    pub(crate) fn is_waiting(&self, offset: u64) -> bool {
+        offset >= self.next || self.flights.contains_key(&offset)
+    }
+
     /// Waits for the record at `offset`, or tells what has become of it.
     pub(crate) fn wait_for(&mut self, offset: u64) -> Result<oneshot::Receiver<Outcome>, Outcome> {
         if let Some((bytes, max)) = self.too_large.get(&offset) {
             return Err(Outcome::TooLarge { bytes: *bytes, max: *max });
         }
-        if offset < self.next && !self.flights.contains_key(&offset) {
+        if !self.is_waiting(offset) {
             return Err(Outcome::Broker(None));
         }
         let (tell, told) = oneshot::channel();

@@ -108,8 +108,13 @@ async fn wait_for_topics(inner: &Inner) -> Option<Arc<Topics>> {
 
 async fn session(inner: &Arc<Inner>, topics: Arc<Topics>) -> End {
     let generation = locked(&inner.progress).begin();
+    inner.places.begin();
     let told = Arc::clone(inner);
     let on_delivery = move |(delivery, _): (Delivery, _)| {
+        // First: what no longer waits is to be found where it stands.
+        if let Ok(place) = delivery.result {
+            told.places.placed(delivery.ticket, place);
+        }
         if locked(&told.progress).deliver(generation, &delivery) {
             told.counters.published_records.add(1);
         }
@@ -236,6 +241,7 @@ impl Session<'_> {
 
     /// Hands the record to the client; `false` when its queue is full.
     fn send(&self, offset: u64, at: TopicPartition, record: &NewRecord, bytes: usize) -> Result<bool, End> {
+        self.inner.places.sent(offset, record);
         locked(&self.inner.progress).send(offset, at, bytes);
         let NewRecord { topic, key, headers, value, .. } = record;
         let outgoing = Outgoing { topic: *topic, partition: at.partition, key, headers, value };
@@ -320,7 +326,17 @@ pub(crate) async fn persist(inner: &Arc<Inner>, now: bool) {
         return;
     }
     let (stored, to) = (position.clone(), Arc::clone(inner));
-    let outcome = blocking(move || stored.store(to.streams.files(), to.streams.dir())).await;
+    let store = move || {
+        // Before the position: what is not noted is then published, and noted, again after a crash.
+        let noted = to.places.write(to.clock.now(), to.streams.roomy());
+        (stored.store(to.streams.files(), to.streams.dir()), noted)
+    };
+    let outcome = blocking(store).await.map(|(stored, noted)| {
+        if let Err(error) = noted {
+            tracing::warn!(error = %error.kind(), "where records stand on the broker could not be noted");
+        }
+        stored
+    });
     match outcome {
         Some(Ok(())) => {
             inner.streams.hold(super::CONSUMER, SPOOL, position.low);

@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use broker::embedded::find_in_folder;
+use broker::log::Sighting;
+use broker::spool;
 use schemas::id::EventId;
 use serde_json::Value;
 
 use crate::cli::{FateOptions, LogPlace};
 use crate::console::{printable, say};
-use crate::fate::{self, Fate};
+use crate::fate::{self, Fate, Outcome};
 use crate::pipeline;
 
 /// Prints the fate; exits 1 when nothing names the event.
@@ -28,18 +30,27 @@ pub(super) async fn run(options: FateOptions) -> anyhow::Result<ExitCode> {
     Ok(if known { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// From Kafka, with the help of a spool's folder if there is one, or from a folder alone.
 async fn read(place: &LogPlace, event_id: EventId) -> anyhow::Result<Fate> {
-    if let Some(brokers) = &place.kafka {
-        return fate::search(&pipeline::kafka_reader(brokers)?, event_id).await;
-    }
     let dir = pipeline::log_folder(&place.data);
-    let mut fate = Fate::unknown(event_id);
-    let find = move || find_in_folder(&dir, event_id).with_context(|| format!("no log in {}", dir.display()));
-    let found = tokio::task::spawn_blocking(find).await??;
-    for record in &found {
-        fate.consider(record, true);
-    }
-    Ok(fate)
+    let Some(brokers) = &place.kafka else {
+        let find = move || -> anyhow::Result<Fate> {
+            let found = find_in_folder(&dir, event_id);
+            let records = found.with_context(|| format!("no log in {}", dir.display()))?;
+            let stands = |record| Sighting { record, published: true };
+            let mut found: Vec<Sighting> = records.into_iter().map(stands).collect();
+            let (waiting, places) = spool::find_in_folder(&dir, event_id)?;
+            found.extend(waiting);
+            Ok(Fate::of(event_id, &found).standing(&places))
+        };
+        return tokio::task::spawn_blocking(find).await?;
+    };
+    let kafka = pipeline::kafka_reader(brokers)?;
+    let look = move || spool::find_in_folder(&dir, event_id).unwrap_or_default();
+    let (mut found, places) = tokio::task::spawn_blocking(look).await?;
+    found.extend(kafka.fetch(places).await?.into_iter().map(|record| Sighting { record, published: true }));
+    let fate = Fate::of(event_id, &found);
+    if fate.outcome == Outcome::Unknown { fate::search(&kafka, event_id).await } else { Ok(fate) }
 }
 
 /// Asks a running program over plain HTTP.

@@ -37,6 +37,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Fate(options) => runtime()?.block_on(fate::run(options)),
         Command::Bench(BenchCommand::Ingest(options)) => runtime()?.block_on(bench::ingest::run(options)),
         Command::Bench(BenchCommand::Process(options)) => bench::process::run(&options),
+        Command::Bench(BenchCommand::Fate(options)) => runtime()?.block_on(bench::fate::run(options)),
         Command::Bench(BenchCommand::Reference(options)) => {
             runtime()?.block_on(bench::reference::run(options))
         }

@@ -11,12 +11,12 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use schemas::id::EventId;
 
-use super::{Filed, MAX_SIGHTINGS, event_of_frame, open_table, read_ids};
+use super::{Filed, event_of_frame, open_table, read_ids};
 use crate::embedded::file::{FileLayer, RealFiles, StoredFile, read_small};
 use crate::embedded::format::{Head, State, Stored};
 use crate::embedded::recovery::{STATE_NAME, header, segment_name, segments};
 use crate::embedded::view::{Segment, Shared, locked};
-use crate::log::Record;
+use crate::log::MAX_SIGHTINGS;
 use crate::naming;
 
 /// Segments that one thread looks into; more are shared out, so that a disk that seeks is asked for several at once.
@@ -64,7 +64,7 @@ pub(crate) fn in_view(shared: &Shared, event_id: EventId) -> io::Result<Vec<Stor
 }
 
 /// The records in a folder that name the event, oldest first. Takes no lock and changes nothing.
-pub(crate) fn in_folder(dir: &Path, event_id: EventId) -> io::Result<Vec<Record>> {
+pub(crate) fn in_folder(dir: &Path, event_id: EventId) -> io::Result<Vec<Stored>> {
     let files = &RealFiles;
     let state = read_small(files, &dir.join(STATE_NAME), 4096).ok().and_then(|bytes| State::read(&bytes));
     let all = segments(files, dir)?;
@@ -79,7 +79,7 @@ pub(crate) fn in_folder(dir: &Path, event_id: EventId) -> io::Result<Vec<Record>
             (Place { files, dir, salt, number: *number, bytes: *bytes, limit: u64::MAX }, next)
         })
         .collect();
-    let found = share_out(&places, |(place, next)| {
+    let mut found = share_out(&places, |(place, next)| {
         if let Some(positions) = place.indexed(event_id) {
             return place.load(&positions, event_id);
         }
@@ -87,8 +87,8 @@ pub(crate) fn in_folder(dir: &Path, event_id: EventId) -> io::Result<Vec<Record>
         let limit = next.map_or(u64::MAX, |next| next.synced_before);
         Place { limit, ..*place }.read(event_id)
     })?;
-    let record = |stored: Stored| stored.stream.place().map(|at| stored.into_record(at));
-    Ok(found.into_iter().filter_map(record).take(MAX_SIGHTINGS).collect())
+    found.truncate(MAX_SIGHTINGS);
+    Ok(found)
 }
 
 /// Does the work for each item, several at once if there are many; the answers keep the order of the items.

@@ -38,8 +38,6 @@ const WIDTH: usize = 4;
 const MAX_OPEN_RECORDS: usize = 1 << 19;
 /// Sealed segments whose ids wait in memory to be written; those of older ones are read back.
 const MAX_WAITING_SEGMENTS: usize = 4;
-/// Records that one answer names.
-pub(crate) const MAX_SIGHTINGS: usize = 1_000;
 
 /// The number that a record is filed under, and its position in the segment.
 type Filed = (u64, u32);

@@ -1,6 +1,7 @@
 //! Figures instead of adjectives: every one with its command, per core, beside a reference of the same run.
 
 pub(super) mod events;
+pub(super) mod fate;
 pub(super) mod ingest;
 pub(super) mod load;
 pub(super) mod process;
