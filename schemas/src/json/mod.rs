@@ -7,6 +7,7 @@
 //! **Invariant:** what [`object`] accepts, `serde_json` accepts too, and reads to the same names (property test). No input makes
 //! it recurse deeper than [`Limits::max_depth`] or panic.
 
+mod patch;
 mod scan;
 mod split;
 mod tape;
@@ -17,6 +18,7 @@ use std::borrow::Cow;
 
 use crate::verdict::Code;
 
+pub use patch::{PatchError, patch};
 pub use scan::object;
 pub use split::{is_closed, split};
 pub use tape::{Children, Scanned, Tape};
