@@ -18,6 +18,7 @@ use schemas::verdict::Reason;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::decode::native::SentAt;
 use crate::pipeline::Transmission;
 use crate::validate::{Checked, Refusal};
 
@@ -76,6 +77,13 @@ struct Quarantined<'a> {
     /// Of the whole event, before the cut.
     length: usize,
     sha256: String,
+    /// When the sender's clock said that it sent, if it could be read: a replay corrects times by it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
 }
 
 /// The record of a refused event.
@@ -107,6 +115,12 @@ pub(crate) fn quarantine_record(
         raw_base64: raw.is_none().then(|| STANDARD.encode(kept)),
         length: event.len(),
         sha256,
+        sent_at: match transmission.sent_at {
+            SentAt::At(instant) => Some(instant),
+            SentAt::Absent | SentAt::Unreadable => None,
+        },
+        ip: transmission.ip.as_deref(),
+        user_agent: transmission.user_agent.as_deref(),
     };
     NewRecord {
         topic: Topic::Quarantine,

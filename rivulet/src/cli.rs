@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// time in a `UUIDv7` on, and whole if that does not show it. With `--kafka`, `--data` may name the folder of a spool, which knows
     /// the places of what it published.
     Fate(FateOptions),
+    /// Look at refused events of a running program, and try them again.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Measure: figures per core and ratios against a reference of the same run.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -145,6 +148,85 @@ pub(crate) struct FateOptions {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The running program to ask.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Running {
+    /// Where it is.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// A secret key of it.
+    #[arg(
+        long,
+        value_name = "KEY",
+        default_value = "sk_dev",
+        env = "RIVULET_SECRET_KEY",
+        hide_env_values = true
+    )]
+    pub(crate) key: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which refused events.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Refused {
+    /// Those refused for this reason: a code of docs/errors, such as `schema.invalid`.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) reason: Option<String>,
+    /// Those of this source: the name of a key.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// Those received from this instant on, such as `2026-01-31T12:00:00Z`.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// Group refused events by reason, place and source, the most frequent first.
+    Reasons {
+        #[command(flatten)]
+        refused: Refused,
+        #[command(flatten)]
+        running: Running,
+    },
+    /// List refused events.
+    List {
+        #[command(flatten)]
+        refused: Refused,
+        /// Most events.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Show one refused event with its raw bytes.
+    Show {
+        /// Its place, `partition:offset`, as the list names it.
+        #[arg(value_name = "AT")]
+        at: String,
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Try refused events again, under their old id and received time; exits 1 if one is refused again.
+    Replay {
+        /// Their places; without any, all that the filters name.
+        #[arg(value_name = "AT")]
+        at: Vec<String>,
+        #[command(flatten)]
+        refused: Refused,
+        /// A JSON Patch (RFC 6902) to apply to each first.
+        #[arg(long, value_name = "FILE")]
+        patch: Option<PathBuf>,
+        /// Say what would happen and what the patch changes, and take nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        running: Running,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -26,6 +26,7 @@ mod keys;
 mod ledger;
 mod numbers;
 mod operators;
+mod quarantine;
 mod readiness;
 mod reads;
 mod receipts;

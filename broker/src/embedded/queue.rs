@@ -30,7 +30,6 @@ pub(crate) enum Room {
     /// What lies above the headroom.
     Common,
     /// The headroom too: without this batch nothing that is on the disk can go.
-    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the spool's publisher alone needs it"))]
     Headroom,
 }
 

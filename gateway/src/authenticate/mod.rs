@@ -275,6 +275,11 @@ impl Keys {
         ))
     }
 
+    /// The first key of a source: what applies to events that came from it earlier.
+    pub(crate) fn of_source(&self, source: &SourceName) -> Option<Arc<Key>> {
+        self.all.iter().find(|key| key.source == *source).map(Arc::clone)
+    }
+
     /// Whether any key allows the origin; all that can be said while no key is known.
     pub fn any_allows_origin(&self, origin: Option<&str>) -> bool {
         self.all.iter().any(|key| key.allows_origin(origin))

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use broker::log::{Answers, AppendError, NewRecord, RecordError};
 use schemas::id::{EventId, EventType, SourceName};
 use schemas::json::Tape;
+use schemas::registry::Registry;
 use schemas::time::Timestamp;
 use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict, Warning};
 use tokio::task::JoinHandle;
@@ -94,16 +95,33 @@ impl Gateway {
         })
     }
 
-    fn judge(&self, events: &[&[u8]], transmission: &Transmission) -> Judged {
+    /// What the verdict on an event would be by what can be known without the log; nothing is taken or kept.
+    pub(crate) fn preview(&self, event: &[u8], transmission: &Transmission) -> Verdict {
         let schemas = self.schemas.load();
-        let judge = Judge {
+        let verdict =
+            |event_id, status, reason, warnings| Verdict { event_id, status, acked: None, reason, warnings };
+        match self.judge_one(&self.by_rules(&schemas, transmission), event, &mut Tape::default()) {
+            Ok(checked) => verdict(Some(checked.event_id), Status::Accepted, None, checked.warnings),
+            Err(refusal) => {
+                verdict(refusal.event_id, refusal.status, Some(*refusal.reason), refusal.warnings)
+            }
+        }
+    }
+
+    fn by_rules<'a>(&'a self, schemas: &'a Registry, transmission: &'a Transmission) -> Judge<'a> {
+        Judge {
             config: &self.config,
-            schemas: &schemas,
+            schemas,
             key: &transmission.key,
             entropy: &*self.entropy,
             received_at: transmission.received_at,
             sent_at: transmission.sent_at,
-        };
+        }
+    }
+
+    fn judge(&self, events: &[&[u8]], transmission: &Transmission) -> Judged {
+        let schemas = self.schemas.load();
+        let judge = self.by_rules(&schemas, transmission);
         let mut tape = Tape::default();
         let findings: Vec<_> = events.iter().map(|event| self.judge_one(&judge, event, &mut tape)).collect();
         let fingerprints = events.iter().zip(&findings).map(|(event, finding)| {

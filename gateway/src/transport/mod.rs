@@ -8,6 +8,7 @@ pub mod cors;
 pub mod errors;
 mod health;
 mod limits;
+mod quarantine;
 mod rest;
 mod socket;
 pub(crate) mod tail;
@@ -48,6 +49,7 @@ pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/live", get(health::live).fallback(only_get))
         .route("/ready", get(health::ready).fallback(only_get))
         .route("/metrics", get(health::metrics).fallback(only_get))
+        .merge(quarantine::router())
         .with_state(Arc::clone(gateway));
     cors::wrap(routes)
 }

@@ -14,11 +14,13 @@ use crate::console::{printable, say};
 use crate::fate::{self, Fate, Outcome};
 use crate::pipeline;
 
+use super::ask::Program;
+
 /// Prints the fate; exits 1 when nothing names the event.
 pub(super) async fn run(options: FateOptions) -> anyhow::Result<ExitCode> {
     let event_id = EventId::parse(&options.event_id).context("an event id is a UUID")?;
     let fate = match &options.url {
-        Some(url) => ask(url, &options.key, event_id).await?,
+        Some(url) => Program { url, key: &options.key }.get(&format!("/v1/fate/{event_id}")).await?,
         None => serde_json::to_value(read(&options.place, event_id).await?)?,
     };
     if options.json {
@@ -51,25 +53,6 @@ async fn read(place: &LogPlace, event_id: EventId) -> anyhow::Result<Fate> {
     found.extend(kafka.fetch(places).await?.into_iter().map(|record| Sighting { record, published: true }));
     let fate = Fate::of(event_id, &found);
     if fate.outcome == Outcome::Unknown { fate::search(&kafka, event_id).await } else { Ok(fate) }
-}
-
-/// Asks a running program over plain HTTP.
-async fn ask(url: &str, key: &str, event_id: EventId) -> anyhow::Result<Value> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let host = url.strip_prefix("http://").context("--url must begin with http://")?.trim_end_matches('/');
-    let mut stream =
-        tokio::net::TcpStream::connect(host).await.with_context(|| format!("cannot connect to {host}"))?;
-    let request = format!(
-        "GET /v1/fate/{event_id} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.take(1 << 20).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").context("the program did not answer")?;
-    let status = head.split_ascii_whitespace().nth(1).unwrap_or_default();
-    anyhow::ensure!(status == "200", "the program answered {status}: {}", printable(body.trim()));
-    serde_json::from_str(body.trim()).context("the program's answer cannot be read")
 }
 
 fn explain(fate: &Value) {

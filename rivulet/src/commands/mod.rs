@@ -1,8 +1,10 @@
 //! One file a command.
 
+mod ask;
 mod bench;
 mod fate;
 mod log;
+mod quarantine;
 mod schema;
 mod up;
 
@@ -35,6 +37,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Schema(SchemaCommand::Check { dir }) => schema::check(dir.as_deref()),
         Command::Log(LogCommand::Cat(options)) => runtime()?.block_on(log::cat(options)),
         Command::Fate(options) => runtime()?.block_on(fate::run(options)),
+        Command::Quarantine(command) => runtime()?.block_on(quarantine::run(command)),
         Command::Bench(BenchCommand::Ingest(options)) => runtime()?.block_on(bench::ingest::run(options)),
         Command::Bench(BenchCommand::Process(options)) => bench::process::run(&options),
         Command::Bench(BenchCommand::Fate(options)) => runtime()?.block_on(bench::fate::run(options)),

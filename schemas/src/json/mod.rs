@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 use crate::verdict::Code;
 
-pub use patch::{PatchError, patch};
+pub use patch::{Difference, PatchError, differences, patch};
 pub use scan::object;
 pub use split::{is_closed, split};
 pub use tape::{Children, Scanned, Tape};

@@ -5,10 +5,14 @@
 //! **Invariant:** a patch is applied whole or not at all; scalars keep their bytes; no patch makes the result larger than
 //! `MAX_BYTES` or nest deeper than the scanner reads.
 
+use serde::Serialize;
+
 use super::{Body, DEEPEST, Error, Limits, Member, object, split};
 
 /// Operations in one patch.
 const MAX_OPERATIONS: usize = 100;
+/// Differences told of two documents.
+const MAX_DIFFERENCES: usize = 100;
 /// Largest document, before and after each operation, bytes.
 const MAX_BYTES: usize = 1 << 20;
 
@@ -76,6 +80,70 @@ pub fn patch(document: &[u8], operations: &[u8]) -> Result<Vec<u8>, PatchError> 
         })?;
     }
     Ok(root.bytes())
+}
+
+/// A place where two documents differ.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Difference {
+    /// Where.
+    pub pointer: String,
+    /// What stood there, as JSON text; absent: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// What stands there now; absent: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// Where two objects differ: the innermost places, in the order of the first; at most [`MAX_DIFFERENCES`] of them. Arrays of
+/// different length differ as a whole. Empty if one of them is no object.
+pub fn differences(before: &[u8], after: &[u8]) -> Vec<Difference> {
+    let read = |bytes| object(bytes, Limits { max_depth: DEEPEST }).ok().and_then(|_| Node::parse(bytes, 0));
+    let mut found = Vec::new();
+    if let (Some(before), Some(after)) = (read(before), read(after)) {
+        compare(&before, &after, &mut String::new(), &mut found);
+    }
+    found
+}
+
+fn compare(before: &Node, after: &Node, pointer: &mut String, found: &mut Vec<Difference>) {
+    let length = pointer.len();
+    let mut step = |token: &str, before: Option<&Node>, after: Option<&Node>| {
+        pointer.push('/');
+        pointer.push_str(&token.replace('~', "~0").replace('/', "~1"));
+        match (before, after) {
+            (Some(before), Some(after)) => compare(before, after, pointer, found),
+            (before, after) => note(before, after, pointer, found),
+        }
+        pointer.truncate(length);
+    };
+    match (before, after) {
+        (Node::Object(one), Node::Object(two)) => {
+            let get =
+                |members: &[(String, Node)], name: &str| members.iter().position(|(known, _)| known == name);
+            for (name, value) in one {
+                step(name, Some(value), get(two, name).and_then(|at| two.get(at)).map(|(_, value)| value));
+            }
+            for (name, value) in two.iter().filter(|(name, _)| get(one, name).is_none()) {
+                step(name, None, Some(value));
+            }
+        }
+        (Node::Array(one), Node::Array(two)) if one.len() == two.len() => {
+            for (index, (before, after)) in one.iter().zip(two).enumerate() {
+                step(&index.to_string(), Some(before), Some(after));
+            }
+        }
+        _ if before.bytes() != after.bytes() => note(Some(before), Some(after), pointer, found),
+        _ => {}
+    }
+}
+
+fn note(before: Option<&Node>, after: Option<&Node>, pointer: &str, found: &mut Vec<Difference>) {
+    if found.len() < MAX_DIFFERENCES {
+        let text = |node: &Node| String::from_utf8_lossy(&node.bytes()).into_owned();
+        let (before, after) = (before.map(text), after.map(text));
+        found.push(Difference { pointer: pointer.to_owned(), before, after });
+    }
 }
 
 /// A value whose scalars are still as they were written.
@@ -432,6 +500,28 @@ mod tests {
         let long: Vec<&Value> = std::iter::repeat_n(&first, MAX_OPERATIONS + 1).collect();
         assert_eq!(patched(r#"{"a":1}"#, &json!(long)), Err(PatchError::NotAPatch));
         assert!(matches!(patched("{\"a\":", &json!([])), Err(PatchError::Document(_))));
+    }
+
+    #[test]
+    fn differences_are_named_at_their_innermost_place() {
+        let before = br#"{"a":1,"m":{"quantity":"two","gone":true},"list":[1,2],"same":[{"x":1.10}]}"#;
+        let after = br#"{"m":{"quantity":2,"~/":null},"list":[1],"same":[{"x":1.1}],"a":1}"#;
+        let text = |before: Option<&str>| before.map(str::to_owned);
+        let expected = [
+            ("/m/quantity", Some("\"two\""), Some("2")),
+            ("/m/gone", Some("true"), None),
+            ("/m/~0~1", None, Some("null")),
+            ("/list", Some("[1,2]"), Some("[1]")),
+            ("/same/0/x", Some("1.10"), Some("1.1")),
+        ];
+        let expected = expected.map(|(pointer, before, after)| Difference {
+            pointer: pointer.to_owned(),
+            before: text(before),
+            after: text(after),
+        });
+        assert_eq!(differences(before, after), expected);
+        assert!(differences(before, before).is_empty());
+        assert!(differences(b"[", after).is_empty());
     }
 
     #[test]
