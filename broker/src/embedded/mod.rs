@@ -9,6 +9,8 @@ pub mod file;
 mod format;
 mod ids;
 mod index;
+#[cfg(test)]
+mod matrix;
 mod queue;
 pub mod reader;
 mod recovery;

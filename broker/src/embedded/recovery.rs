@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use schemas::time::Timestamp;
-use schemas::topic::Offset;
+use schemas::topic::{Offset, TopicPartition};
 
 use super::JournalConfig;
 use super::file::{FileLayer, StoredFile, read_small};
@@ -22,6 +22,8 @@ use super::view::{Damage, DamageKind, MAX_INDEX_BYTES, Segment};
 pub(crate) const STATE_NAME: &str = "journal.state";
 /// Name of the lock file.
 pub(crate) const LOCK_NAME: &str = "journal.lock";
+/// How often a read is tried at open before its file counts as unreadable.
+const READ_TRIES: u32 = 5;
 /// Ends the name of a segment file.
 pub(crate) const SEGMENT_SUFFIX: &str = ".segment";
 /// Ends the name of an index file.
@@ -46,9 +48,17 @@ pub(crate) struct Scanned {
     first_sequence: Option<u64>,
     end_sequence: u64,
     last_appended_at: Option<Timestamp>,
-    /// Damaged bytes with the sequences around them.
-    holes: Vec<(u64, u64, u64)>,
+    holes: Vec<Hole>,
     tail: Option<u64>,
+}
+
+/// Damaged bytes of a segment with records behind them.
+struct Hole {
+    bytes: (u64, u64),
+    /// Records lost, by the sequences around it.
+    records: u64,
+    /// Offsets lost, half open, by the next record of the stream.
+    offsets: Vec<(Stream, u64, u64)>,
 }
 
 /// The walk over all segments.
@@ -70,6 +80,26 @@ pub(crate) fn segment_name(number: u64) -> String {
 
 pub(crate) fn index_name(number: u64) -> String {
     format!("{number:020}{INDEX_SUFFIX}")
+}
+
+/// Offsets of a partition, half open.
+type LostOffsets = (TopicPartition, Offset, Offset);
+
+fn lost(stream: Stream, from: u64, to: u64) -> Option<LostOffsets> {
+    Some((stream.place().filter(|_| from < to)?, Offset(from), Offset(to)))
+}
+
+/// Tries again what may fail for a moment.
+fn patiently<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..READ_TRIES {
+        match read() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(error = %error.kind(), "reading the journal failed; trying again");
+            }
+            outcome => return outcome,
+        }
+    }
+    read()
 }
 
 /// Numbers and sizes of the segments in a folder, oldest first.
@@ -94,6 +124,9 @@ pub(crate) fn scan(file: Arc<dyn StoredFile>, salt: Option<u32>, limit: u64) -> 
         tail: None,
     };
     let mut hole = None;
+    // Without a header nothing is known of a stream before its first record.
+    let new_stream = header.is_some().then_some(0);
+    let mut next: HashMap<Stream, u64> = header.map(|header| header.next).into_iter().flatten().collect();
     while let Some(found) = scanner.next()? {
         match found {
             Found::Record { position, head } => {
@@ -101,9 +134,15 @@ pub(crate) fn scan(file: Arc<dyn StoredFile>, salt: Option<u32>, limit: u64) -> 
                 if sequence >= limit {
                     continue;
                 }
-                if let Some((from, to)) = hole.take() {
+                if let Some(bytes) = hole.take() {
                     let expected = content.first_sequence.map_or(sequence, |_| content.end_sequence);
-                    content.holes.push((from, to, sequence.saturating_sub(expected)));
+                    let records = sequence.saturating_sub(expected);
+                    content.holes.push(Hole { bytes, records, offsets: Vec::new() });
+                }
+                let (stream, offset) = (head.stream, head.stamp.offset);
+                let expected = next.insert(stream, offset + 1).or(new_stream).unwrap_or(offset);
+                if let Some(hole) = content.holes.last_mut().filter(|_| expected < offset) {
+                    hole.offsets.push((stream, expected, offset));
                 }
                 content.first_sequence.get_or_insert(sequence);
                 content.end_sequence = content.end_sequence.max(sequence + 1);
@@ -139,7 +178,8 @@ pub(crate) fn recover(
 ) -> io::Result<Recovered> {
     let dir = config.dir.as_path();
     let segments = segments(files, dir)?;
-    let stored = read_small(files, &dir.join(STATE_NAME), 4096).ok().and_then(|bytes| State::read(&bytes));
+    let stored = patiently(|| read_small(files, &dir.join(STATE_NAME), 4096));
+    let stored = stored.ok().and_then(|bytes| State::read(&bytes));
     let headers: Vec<Option<SegmentHeader>> =
         segments.iter().map(|(number, _)| header(files, dir, *number)).collect();
     let salt =
@@ -176,8 +216,8 @@ pub(crate) fn recover(
 
 /// The header of a segment, if it has a readable one.
 pub(crate) fn header(files: &dyn FileLayer, dir: &Path, number: u64) -> Option<SegmentHeader> {
-    let file = files.open(&dir.join(segment_name(number))).ok()?;
-    Scanner::open(file, None).ok()?.1.filter(|header| header.number == number)
+    let open = || Scanner::open(files.open(&dir.join(segment_name(number)))?, None);
+    patiently(open).ok()?.1.filter(|header| header.number == number)
 }
 
 impl Walk<'_> {
@@ -199,12 +239,15 @@ impl Walk<'_> {
         }
         let path = self.dir.join(segment_name(number));
         let salt = Some(self.recovered.state.salt);
-        let scanned = match self.files.open(&path).and_then(|file| scan(file, salt, limit)) {
+        let scanned = match patiently(|| scan(self.files.open(&path)?, salt, limit)) {
             Ok(scanned) => scanned,
             Err(error) => {
                 tracing::error!(segment = number, error = %error.kind(), "a segment cannot be read");
                 self.damage(DamageKind::Corrupted, number, (0, bytes), None);
-                self.previous = Some(number);
+                // What the newest holds is not known then: as if it were gone.
+                if !last {
+                    self.previous = Some(number);
+                }
                 return;
             }
         };
@@ -218,13 +261,20 @@ impl Walk<'_> {
             let _ = self.files.remove(&path);
             let _ = self.files.remove(&self.dir.join(index_name(number)));
             let _ = self.files.sync_dir(self.dir);
-            self.previous = Some(number);
+            // One that the state names had a header, made safe before: what it held is gone.
+            if header.is_some() || number > self.recovered.state.newest {
+                self.previous = Some(number);
+            }
             return;
         }
         let first_sequence = scanned.first_sequence.unwrap_or(scanned.end_sequence);
         self.enter(number, header, first_sequence, &spans);
-        for (from, to, records) in &scanned.holes {
-            self.damage(DamageKind::Corrupted, number, (*from, *to), Some(*records));
+        for hole in &scanned.holes {
+            self.damage(DamageKind::Corrupted, number, hole.bytes, Some(hole.records));
+            if let Some(damage) = self.recovered.damages.last_mut() {
+                damage.offsets =
+                    hole.offsets.iter().filter_map(|(s, from, to)| lost(*s, *from, *to)).collect();
+            }
         }
         self.expected = Some(scanned.end_sequence);
         self.leave(number, &scanned, spans, last, header);
@@ -284,11 +334,7 @@ impl Walk<'_> {
         };
         let absent = self.previous.map_or(number..number, |previous| previous + 1..number);
         if lost > 0 {
-            let offsets = starts.iter().filter_map(|(stream, start)| {
-                let known = self.recovered.next.get(stream).copied().unwrap_or_default();
-                Some((stream.place()?, Offset(known), Offset((*start > known).then_some(*start)?)))
-            });
-            let offsets = offsets.collect();
+            let offsets = self.unseen(&starts);
             if absent.is_empty() {
                 self.blame_previous(number, lost, offsets);
             } else {
@@ -301,6 +347,14 @@ impl Walk<'_> {
             // A tail that held nothing acknowledged is no loss.
             let harmless = |damage: &Damage| damage.segment == previous && damage.records.is_none();
             self.recovered.damages.retain(|damage| !harmless(damage));
+            // The last record of a stream in a hole is known to be missing from here.
+            let unseen = self.unseen(&starts);
+            let named =
+                |damage: &Damage| damage.offsets.iter().map(|(_, from, to)| to.0 - from.0).sum::<u64>();
+            let hole = |damage: &&mut Damage| damage.records.is_some_and(|lost| named(damage) < lost);
+            if let Some(damage) = self.recovered.damages.iter_mut().rev().find(hole) {
+                damage.offsets.extend(unseen);
+            }
         }
         for (stream, next) in starts {
             let known = self.recovered.next.entry(stream).or_default();
@@ -308,12 +362,13 @@ impl Walk<'_> {
         }
     }
 
-    fn blame_previous(
-        &mut self,
-        number: u64,
-        lost: u64,
-        offsets: Vec<(schemas::topic::TopicPartition, Offset, Offset)>,
-    ) {
+    /// Offsets between those seen and those with which a segment starts.
+    fn unseen(&self, starts: &[(Stream, u64)]) -> Vec<LostOffsets> {
+        let known = |stream: &Stream| self.recovered.next.get(stream).copied().unwrap_or_default();
+        starts.iter().filter_map(|(stream, start)| lost(*stream, known(stream), *start)).collect()
+    }
+
+    fn blame_previous(&mut self, number: u64, lost: u64, offsets: Vec<LostOffsets>) {
         let previous = self.previous.unwrap_or(number);
         let open = |damage: &&mut Damage| damage.segment == previous && damage.records.is_none();
         if let Some(damage) = self.recovered.damages.iter_mut().rev().find(open) {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::file::{FileLayer, StoredFile};
 use super::view::locked;
@@ -33,6 +33,7 @@ pub(crate) struct Faults {
     pub(crate) write_fails: u64,
     pub(crate) sync_fails: u64,
     pub(crate) no_space: u64,
+    pub(crate) read_fails: u64,
     /// A build whose fsync does nothing.
     pub(crate) sync_is_removed: bool,
 }
@@ -45,6 +46,7 @@ struct Inode {
 
 pub(crate) struct Disk {
     state: Mutex<State>,
+    released: Condvar,
 }
 
 struct State {
@@ -56,6 +58,8 @@ struct State {
     free: u64,
     /// Raised by a crash; handles of the time before are dead.
     generation: u64,
+    /// Fsyncs wait while this is set.
+    held: bool,
 }
 
 struct Handle {
@@ -80,8 +84,9 @@ impl Disk {
             faults,
             free: 1 << 40,
             generation: 0,
+            held: false,
         };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Mutex::new(state), released: Condvar::new() })
     }
 
     pub(crate) fn files(self: &Arc<Self>) -> Arc<SimulatedFiles> {
@@ -116,6 +121,34 @@ impl Disk {
             inode.durable = after;
         }
         *names = durable_names.clone();
+    }
+
+    /// The process is killed: what it wrote is there, but its handles are dead.
+    pub(crate) fn kill(&self) {
+        let mut state = locked(&self.state);
+        state.generation += 1;
+        state.durable_names = state.names.clone();
+        state.inodes.iter_mut().for_each(|inode| inode.durable.clone_from(&inode.content));
+    }
+
+    /// Lets fsyncs wait, or go on.
+    pub(crate) fn hold_syncs(&self, held: bool) {
+        locked(&self.state).held = held;
+        self.released.notify_all();
+    }
+
+    /// What the files in a folder hold.
+    pub(crate) fn contents(&self, dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let state = locked(&self.state);
+        let inside = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
+        inside.map(|(path, inode)| (path.clone(), state.inodes[*inode].content.clone())).collect()
+    }
+
+    /// A file is gone.
+    pub(crate) fn lose(&self, path: &Path) {
+        let mut state = locked(&self.state);
+        state.names.remove(path);
+        state.durable_names.remove(path);
     }
 
     pub(crate) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -248,8 +281,12 @@ impl StoredFile for Handle {
     }
 
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        let state = locked(&self.disk.state);
+        let mut state = locked(&self.disk.state);
         state.alive(self.generation)?;
+        let fails = state.faults.read_fails;
+        if state.strikes(fails) {
+            return Err(io::Error::other("injected"));
+        }
         let content = &state.inodes[self.inode].content;
         let at = usize::try_from(at).unwrap().min(content.len());
         let count = into.len().min(content.len() - at);
@@ -258,7 +295,9 @@ impl StoredFile for Handle {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = locked(&self.disk.state);
+        let state = locked(&self.disk.state);
+        let state = self.disk.released.wait_while(state, |state| state.held);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
         state.alive(self.generation)?;
         if state.faults.sync_is_removed {
             return Ok(());

@@ -19,12 +19,12 @@ use crate::clock::TestClock;
 use crate::log::AppendError;
 
 const CASES: u64 = 200;
-const STREAMS: u64 = 3;
+pub(super) const STREAMS: u64 = 3;
 
 /// Offset and value of the acknowledged records of each stream.
-type Acknowledged = BTreeMap<u64, Vec<(u64, Bytes)>>;
+pub(super) type Acknowledged = BTreeMap<u64, Vec<(u64, Bytes)>>;
 
-fn stream(n: u64) -> Stream {
+pub(super) fn stream(n: u64) -> Stream {
     Stream { topic: 0, partition: u32::try_from(n).unwrap() }
 }
 
@@ -40,7 +40,7 @@ fn open(disk: &Arc<Disk>, config: JournalConfig, seed: u64) -> Store {
 }
 
 /// Appends a group of one to four batches; on success its records join the acknowledged ones.
-fn append(store: &mut Store, dice: &mut Dice, serial: &mut u64, acknowledged: &mut Acknowledged) {
+pub(super) fn append(store: &mut Store, dice: &mut Dice, serial: &mut u64, acknowledged: &mut Acknowledged) {
     let mut batches = Vec::new();
     for _ in 0..=dice.roll(4) {
         let mut batch = Vec::new();
@@ -130,7 +130,7 @@ fn what_was_acknowledged_survives_every_crash() {
 #[test]
 fn what_was_acknowledged_survives_crashes_and_failing_writes() {
     for seed in 0..CASES {
-        let faults = Faults { write_fails: 9, sync_fails: 9, no_space: 13, sync_is_removed: false };
+        let faults = Faults { write_fails: 9, sync_fails: 9, no_space: 13, ..Faults::default() };
         let outcome = lives(seed, faults);
         assert_eq!(outcome, Ok(()), "seed {seed}");
     }
