@@ -122,6 +122,7 @@ impl Telemetry {
             ("refused_devices", notes.refused_devices),
             ("refused_aliases", notes.refused_aliases),
             ("refused_traits", notes.refused_traits),
+            ("given_way", notes.given_way),
             ("absent_keys", notes.absent_keys),
             ("deferred_events", notes.deferred_events),
             ("histories_missed", notes.histories_missed),

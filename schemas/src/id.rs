@@ -79,6 +79,16 @@ impl DecisionId {
         Self(Uuid::new_v5(&DECISION_NAMESPACE, name.as_bytes()))
     }
 
+    /// From the sixteen bytes of the UUID, network order.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The sixteen bytes of the UUID, network order.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
     /// Reads any spelling of a UUID.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)

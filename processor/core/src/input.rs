@@ -65,6 +65,7 @@ pub enum Control {
         /// Whose it is now.
         into: ProfileKey,
         /// What was held.
+        #[serde(with = "crate::profile::encode::base64_text")]
         state: Box<Profile>,
         /// How often it was sent on already.
         hops: u8,

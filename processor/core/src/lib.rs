@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** same program, same profile, same input, same `now` -> same bytes out, on any host.
 //!
-//! Modules are declared in the order in which an event meets them: [`number`] and [`fields`] read its values, [`enrich`] adds
+//! Modules are declared in the order in which an event meets them: [`codec`] is how values become bytes, [`number`] and [`fields`] read those of an event, [`enrich`] adds
 //! what the request tells, [`input`] is what the step takes, [`profile`] and [`session`] what it keeps, [`score`] and
 //! [`rules`] what it concludes, [`output`] what it gives back, [`step`] the step itself.
 #![cfg_attr(
@@ -17,6 +17,8 @@
         reason = "tests fail by panicking"
     )
 )]
+
+pub(crate) mod codec;
 
 pub mod fields;
 pub mod number;

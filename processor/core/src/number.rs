@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::codec::wire;
+
 /// Digits kept behind the point.
 const SCALE: u32 = 9;
 /// 10 to the power of [`SCALE`].
@@ -19,6 +21,8 @@ const MAX_PLAIN_EXPONENT: i64 = 40;
 /// A number with up to twenty digits before and nine behind the point.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Decimal(i128);
+
+wire!(Decimal[0]);
 
 impl Decimal {
     /// Zero.

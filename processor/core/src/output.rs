@@ -48,6 +48,8 @@ pub struct SessionClosed {
 pub struct Notes {
     /// Keys of counts or windows that made room for newer ones.
     pub evicted_keys: u64,
+    /// Things that a profile let go of to stay within its bound as a whole.
+    pub given_way: u64,
     /// Amounts with more digits than are summed exactly.
     pub unsummed: u64,
     /// Devices that may not join the user: vouched for by a public key alone, or one too many.

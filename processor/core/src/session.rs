@@ -13,6 +13,8 @@ use schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::codec::wire;
+
 /// Sessions kept a profile, the newest first to stay.
 pub const MAX_SESSIONS: usize = 6;
 /// Namespace of session ids.
@@ -37,7 +39,8 @@ impl Default for Settings {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Session {
     /// A UUID, v5 of the event that began it as first seen; kept through merges.
-    pub id: String,
+    #[serde(with = "text")]
+    pub id: Uuid,
     /// Its first event's time.
     pub started_at: Timestamp,
     /// Its last event's time.
@@ -52,16 +55,18 @@ pub struct Session {
     pub reopened: bool,
 }
 
+wire!(Session { id, started_at, last_at, events, closed, reopened });
+
 impl Session {
     fn begin(event: EventId, at: Timestamp) -> Self {
-        let id = Uuid::new_v5(&SESSION_NAMESPACE, event.as_bytes()).to_string();
+        let id = Uuid::new_v5(&SESSION_NAMESPACE, event.as_bytes());
         Self { id, started_at: at, last_at: at, events: 1, closed: false, reopened: false }
     }
 
     /// What changes tell of it: all but whether its end was told, which is nothing that happened to it.
     pub fn attribute(&self) -> String {
         crate::profile::view::ObjectWriter::default()
-            .value("id", &self.id)
+            .value("id", &self.id.to_string())
             .value("started_at", &self.started_at)
             .value("last_at", &self.last_at)
             .value("events", &self.events)
@@ -92,6 +97,21 @@ impl Session {
     }
 }
 
+/// A session's id in JSON.
+mod text {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use uuid::Uuid;
+
+    pub(super) fn serialize<S: Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Uuid::try_parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
 /// The sessions that a profile keeps, in order of time.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Sessions {
@@ -100,6 +120,8 @@ pub struct Sessions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forgotten: Option<Timestamp>,
 }
+
+wire!(Sessions { list, forgotten });
 
 impl Sessions {
     /// The newest session.
@@ -159,7 +181,7 @@ impl Sessions {
     pub fn merge(&mut self, settings: Settings, other: &Self) {
         self.forgotten = self.forgotten.max(other.forgotten);
         let mut all: Vec<Session> = self.list.drain(..).chain(other.list.iter().cloned()).collect();
-        all.sort_by(|a, b| (a.started_at, a.last_at, &a.id).cmp(&(b.started_at, b.last_at, &b.id)));
+        all.sort_by_key(|session| (session.started_at, session.last_at, session.id));
         for next in all {
             match self.list.last_mut() {
                 Some(last) if last.last_at >= next.started_at => last.join(&next),
@@ -255,14 +277,14 @@ mod tests {
         let settings = Settings::default();
         let mut sessions = Sessions::default();
         sessions.record(settings, id(1), at(0));
-        let first = sessions.list()[0].id.clone();
+        let first = sessions.list()[0].id;
         sessions.record(settings, id(2), at(-15));
-        assert_eq!((&sessions.list()[0].id, sessions.list()[0].started_at), (&first, at(-15)));
+        assert_eq!((sessions.list()[0].id, sessions.list()[0].started_at), (first, at(-15)));
         sessions.record(settings, id(3), at(50));
         assert_eq!(sessions.list().len(), 2);
         sessions.record(settings, id(4), at(25));
         assert_eq!(sessions.list().len(), 1);
-        assert_eq!((&sessions.list()[0].id, sessions.list()[0].events), (&first, 4));
+        assert_eq!((sessions.list()[0].id, sessions.list()[0].events), (first, 4));
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub fn step(program: &Program, profile: &mut Profile, input: Input<'_>, now: Tim
         Input::Control(control) => self::control(program, profile, control, now, &mut out),
     }
     close_sessions(program, profile, now, &mut out);
+    profile.fit(&mut out);
     out.change("session", session, profile.sessions.current().map(Session::attribute));
     out
 }
@@ -136,6 +137,7 @@ fn event(
         evaluate::evaluate(program, profile, input, evaluate::Instant { score, now }, out);
     } else {
         out.notes.deferred_events += 1;
+        profile.defer([receipt.event_id]);
     }
 }
 

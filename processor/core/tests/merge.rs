@@ -86,13 +86,16 @@ struct World {
 
 impl World {
     fn send(&mut self, n: usize, sent: &Sent) {
+        self.put(u32::try_from(n).unwrap(), NOON + i64::try_from(n).unwrap() * 1_000, sent);
+    }
+
+    fn put(&mut self, n: u32, at: i64, sent: &Sent) {
         let (ids, head, queue) = match sent {
             Sent::Device(head) => (r#""anonymous_id":"a1""#, head, 0),
             Sent::Person(head) => (r#""user_id":"u1""#, head, 1),
             Sent::Both(head) => (r#""user_id":"u1","anonymous_id":"a1""#, head, 1),
         };
-        let at = NOON + i64::try_from(n).unwrap() * 1_000;
-        let record = bytes(u32::try_from(n).unwrap(), at, &format!("{ids},{head}"), Trust::Public);
+        let record = bytes(n, at, &format!("{ids},{head}"), Trust::Public);
         self.queues[queue].push_back(Record::Event(record));
     }
 
@@ -146,11 +149,27 @@ impl World {
     }
 }
 
+impl World {
+    /// Events of one instant, which have an order by id alone.
+    fn at_once(script: &[Sent]) -> Self {
+        let mut world = Self { now: [NOON; 2], ..Self::default() };
+        let ids = [9, 8, 3, 1];
+        for (n, sent) in ids.into_iter().zip(script) {
+            world.put(n, NOON, sent);
+        }
+        for queue in [1, 1, 0, 0, 0, 1] {
+            world.process(&program(), queue);
+        }
+        world
+    }
+}
+
 /// All that the person's profile must hold in the end, sessions' ids and what was decided on the way apart.
 fn facts(profile: &Profile) -> Profile {
     let mut facts = profile.clone();
     (facts.sessions, facts.score) = (Sessions::default(), None);
-    (facts.decisions, facts.cooldowns, facts.awaited) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    (facts.decisions, facts.cooldowns) = (Vec::new(), BTreeMap::new());
+    (facts.awaited, facts.deferred) = (BTreeMap::new(), Vec::new());
     facts
 }
 
@@ -166,6 +185,17 @@ fn a_view_judged_before_the_devices_history_came_is_judged_again() {
         assert_eq!(decided[0].facts[0].events, [id(0), id(1), id(3)]);
         assert_eq!(decided[0].payload["title"], "Still looking at shoes?");
     }
+}
+
+#[test]
+fn of_events_at_one_instant_the_one_that_waited_is_the_trigger() {
+    let script = [Sent::Device(VIEW), Sent::Device(VIEW), Sent::Both(SIGN_IN), Sent::Person(VIEW)];
+    let world = World::at_once(&script);
+    assert_eq!(
+        world.decided("category_interest").iter().map(|decision| decision.trigger).collect::<Vec<_>>(),
+        [id(1)]
+    );
+    assert!(world.profiles["user:u1"].deferred.is_empty());
 }
 
 #[test]

@@ -139,8 +139,7 @@ impl<'a> Work<'a> {
         self.forget()?;
         let program = &self.rulebook.program;
         for (key, Loaded { profile, timer }) in &self.profiles {
-            let bytes = encode::encode(profile).map_err(|error| StoreError::Unreadable(error.to_string()))?;
-            self.effects.writes.put(Space::Profile, keys::profile(key), bytes);
+            self.effects.writes.put(Space::Profile, keys::profile(key), encode::encode(profile));
             let next = profile.next_timer(program);
             if next != *timer {
                 if let Some(old) = timer {
@@ -249,6 +248,7 @@ impl<'a> Work<'a> {
         sum.refused_devices += new.refused_devices;
         sum.refused_aliases += new.refused_aliases;
         sum.refused_traits += new.refused_traits;
+        sum.given_way += new.given_way;
         sum.absent_keys += new.absent_keys;
         sum.deferred_events += new.deferred_events;
         sum.histories_missed += new.histories_missed;

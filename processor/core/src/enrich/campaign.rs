@@ -5,6 +5,7 @@
 use schemas::json::Member;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::wire;
 use crate::fields::{Fields, children, cut};
 
 /// Longest value kept, in bytes.
@@ -31,6 +32,8 @@ pub struct Campaign {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
 }
+
+wire!(Campaign { source, medium, name, term, content });
 
 impl Campaign {
     fn set(&mut self, name: &str, value: &str) {

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use woothee::parser::Parser;
 use woothee::woothee::VALUE_UNKNOWN;
 
+use crate::codec::wire;
+
 /// Longest header that is looked at.
 const MAX_BYTES: usize = 1024;
 
@@ -21,6 +23,8 @@ pub struct UserAgent {
     /// Such as `iPhone`, `Windows 10`.
     pub os: String,
 }
+
+wire!(UserAgent { name, version, category, os });
 
 /// Parses the header. Costs about a microsecond; callers cache by the header's text.
 pub fn parse(header: &str) -> Option<UserAgent> {

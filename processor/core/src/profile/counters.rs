@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::wire;
+
 /// A count and when it last grew, in event time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Count {
@@ -14,6 +16,8 @@ struct Count {
     /// Milliseconds since 1970.
     at: i64,
 }
+
+wire!(Count { n, at });
 
 /// Counts by key.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -23,6 +27,8 @@ pub struct Counts {
     #[serde(default)]
     evicted: u64,
 }
+
+wire!(Counts { map, evicted });
 
 impl Counts {
     /// The count of a key.
@@ -74,6 +80,11 @@ impl Counts {
         if self.map.len() <= cap {
             return None;
         }
+        self.forget_oldest(spare)
+    }
+
+    /// Forgets the key least recently seen, but not `spare`.
+    pub(crate) fn forget_oldest(&mut self, spare: Option<&str>) -> Option<(String, u64)> {
         let others = self.map.iter().filter(|(key, _)| Some(key.as_str()) != spare);
         let key = others.min_by_key(|(key, count)| (count.at, key.as_str())).map(|(key, _)| key.clone())?;
         self.evicted += 1;

@@ -45,6 +45,7 @@ impl Profile {
                 self.awaited.entry(from.clone()).and_modify(first).or_insert(*since);
             }
         }
+        self.defer(other.deferred.iter().copied());
         for (rule, at) in &other.cooldowns {
             self.cooldowns.entry(rule.clone()).and_modify(|mine| *mine = (*at).max(*mine)).or_insert(*at);
         }

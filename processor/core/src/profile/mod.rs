@@ -3,6 +3,7 @@
 //! **Invariant:** bounded: every map has a cap, and what made room is counted. While no cap is reached, the state after a set
 //! of events does not depend on the order in which they came (session ids, which name the first event seen, apart).
 
+pub mod bound;
 pub mod counters;
 pub mod encode;
 pub mod merge;
@@ -19,6 +20,7 @@ use schemas::json::Kind;
 use schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{Reader, Sink, Wire, wire};
 use crate::enrich::{Campaign, UserAgent};
 use crate::fields::{self, Fields};
 use crate::number::Decimal;
@@ -35,6 +37,8 @@ pub const MAX_DEVICES: usize = 32;
 pub const MAX_DECISIONS: usize = 8;
 /// Profiles whose history is waited for at once.
 pub const MAX_AWAITED: usize = 32;
+/// Events remembered that wait for a history, the newest.
+const MAX_DEFERRED: usize = 32;
 /// Event types counted a profile.
 pub const MAX_EVENT_TYPES: usize = 128;
 /// Categories counted a profile.
@@ -54,6 +58,8 @@ pub struct Decided {
     /// When.
     pub decided_at: Timestamp,
 }
+
+wire!(Decided { decision_id, rule, slot, trigger, decided_at });
 
 impl From<&Decision> for Decided {
     fn from(decision: &Decision) -> Self {
@@ -76,6 +82,19 @@ pub struct Dated<T> {
     pub event: EventId,
     /// The value.
     pub value: T,
+}
+
+impl<T: Wire> Wire for Dated<T> {
+    fn put(&self, out: &mut impl Sink) {
+        let Self { at, event, value } = self;
+        at.put(out);
+        event.put(out);
+        value.put(out);
+    }
+
+    fn take(from: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { at: Wire::take(from)?, event: Wire::take(from)?, value: Wire::take(from)? })
+    }
 }
 
 impl<T> Dated<T> {
@@ -155,6 +174,9 @@ pub struct Profile {
     /// Profiles that were asked for their history, and when. Nothing is decided until it is there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub awaited: BTreeMap<ProfileKey, Timestamp>,
+    /// The last events at which rules were not evaluated because of that, as they came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deferred: Vec<EventId>,
     /// When each rule last fired, by the time it was evaluated at.
     #[serde(default)]
     pub cooldowns: BTreeMap<String, Timestamp>,
@@ -178,6 +200,31 @@ pub struct Profile {
     pub score: Option<f64>,
 }
 
+// A new field goes to the end, with a new version of the format: see `encode`.
+wire!(Profile {
+    key,
+    redirect,
+    traits,
+    last_values,
+    counters,
+    categories,
+    sums,
+    first_seen,
+    last_seen,
+    devices,
+    windows,
+    moments,
+    awaited,
+    deferred,
+    cooldowns,
+    sessions,
+    decisions,
+    user_agent,
+    campaign_first,
+    campaign_last,
+    score,
+});
+
 impl Profile {
     /// Nothing known yet.
     pub fn new(key: ProfileKey) -> Self {
@@ -195,6 +242,7 @@ impl Profile {
             windows: Windows::default(),
             moments: BTreeMap::new(),
             awaited: BTreeMap::new(),
+            deferred: Vec::new(),
             cooldowns: BTreeMap::new(),
             sessions: Sessions::default(),
             decisions: Vec::new(),
@@ -261,6 +309,12 @@ impl Profile {
         let new = old.unwrap_or_default().plus(amount);
         self.sums.insert("revenue".to_owned(), new);
         out.change("sums.revenue", old.map(|sum| sum.to_string()), Some(new.to_string()));
+    }
+
+    /// Rules are to be evaluated at this event when the history is there.
+    pub(crate) fn defer(&mut self, events: impl IntoIterator<Item = EventId>) {
+        self.deferred.extend(events);
+        self.deferred.drain(..self.deferred.len().saturating_sub(MAX_DEFERRED));
     }
 
     pub(crate) fn remember(&mut self, decision: Decided) {

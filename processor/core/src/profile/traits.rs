@@ -9,6 +9,7 @@ use schemas::receipt::Receipt;
 use serde::{Deserialize, Serialize};
 
 use super::{Dated, keep_latest_in};
+use crate::codec::wire;
 use crate::fields::{self, cut};
 use crate::output::Outputs;
 
@@ -23,6 +24,8 @@ const MAX_NAME_BYTES: usize = 128;
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Traits(BTreeMap<String, Dated<String>>);
+
+wire!(Traits[0]);
 
 impl Traits {
     /// Names and JSON, by name.
@@ -59,7 +62,7 @@ impl Traits {
         let old = self.get(name).map(str::to_owned);
         keep_latest_in(&mut self.0, name, new);
         out.change(format!("{group}.{name}"), old, self.get(name).map(str::to_owned));
-        self.shrink(|gone, old| out.change(format!("{group}.{gone}"), Some(old), None));
+        self.shrink(|gone, old| out.change(format!("{group}.{gone}"), old, None));
     }
 
     /// Takes another profile's values in.
@@ -70,13 +73,18 @@ impl Traits {
         self.shrink(|_, _| ());
     }
 
-    fn shrink(&mut self, mut gone: impl FnMut(String, String)) {
+    fn shrink(&mut self, mut gone: impl FnMut(String, Option<String>)) {
         while self.0.len() > MAX_TRAITS {
-            let oldest = self.0.iter().min_by_key(|(name, dated)| (dated.order(), name.as_str()));
-            let Some(name) = oldest.map(|(name, _)| name.clone()) else { return };
-            if let Some(old) = self.0.remove(&name) {
-                gone(name, old.value);
-            }
+            let Some((name, old)) = self.forget_oldest() else { return };
+            gone(name, old);
         }
+    }
+
+    /// Forgets the value written longest ago; gives its name, and its JSON if there was something to show.
+    pub(crate) fn forget_oldest(&mut self) -> Option<(String, Option<String>)> {
+        let oldest = self.0.iter().min_by_key(|(name, dated)| (dated.order(), name.as_str()));
+        let name = oldest.map(|(name, _)| name.clone())?;
+        let (name, old) = self.0.remove_entry(&name)?;
+        Some((name, Some(old.value).filter(|json| json != "null")))
     }
 }

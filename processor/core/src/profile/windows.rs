@@ -12,6 +12,8 @@ use schemas::id::EventId;
 use schemas::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{Length, Wire as _, wire};
+
 /// Keys kept a window; the one least recently seen makes room.
 pub const MAX_KEYS: usize = 64;
 
@@ -19,6 +21,8 @@ pub const MAX_KEYS: usize = 64;
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Cell(Vec<(i64, EventId)>);
+
+wire!(Cell[0]);
 
 impl Cell {
     /// The newest time.
@@ -29,6 +33,12 @@ impl Cell {
     /// The newest event and its time.
     pub fn last(&self) -> Option<(Timestamp, EventId)> {
         self.0.last().map(|(at, id)| (Timestamp(*at), *id))
+    }
+
+    /// Of the `k` newest, those at one instant.
+    pub fn at(&self, at: Timestamp, k: usize) -> &[(i64, EventId)] {
+        let kept = self.0.get(self.0.len().saturating_sub(k)..).unwrap_or(&[]);
+        kept.get(kept.partition_point(|(time, _)| *time < at.0)..).unwrap_or(&[])
     }
 
     /// Whether the event is among those kept.
@@ -65,6 +75,8 @@ struct Window {
     evicted: u64,
 }
 
+wire!(Window { k, cells, evicted });
+
 impl Window {
     fn shrink(&mut self) -> u64 {
         let mut gone = 0;
@@ -83,6 +95,8 @@ impl Window {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Windows(BTreeMap<String, Window>);
+
+wire!(Windows[0]);
 
 impl Windows {
     /// The cell of a key.
@@ -133,10 +147,38 @@ impl Windows {
         gone
     }
 
+    /// Forgets the keys least recently seen, over all windows, until `excess` bytes are free; gives how many keys.
+    pub(crate) fn give_way(&mut self, excess: usize) -> u64 {
+        let cells = self.0.iter().flat_map(|(name, window)| {
+            let cell =
+                |(key, cell): (&String, &Cell)| (cell.newest(), name.clone(), key.clone(), length(cell));
+            window.cells.iter().map(cell)
+        });
+        let mut cells: Vec<_> = cells.collect();
+        cells.sort();
+        let (mut free, mut gone) = (0, 0);
+        for (_, name, key, bytes) in cells {
+            if free >= excess {
+                break;
+            }
+            self.0.get_mut(&name).map(|window| window.cells.remove(&key));
+            free += bytes + key.len();
+            gone += 1;
+        }
+        self.0.retain(|_, window| !window.cells.is_empty());
+        gone
+    }
+
     /// Drops windows that no rule counts by any more.
     pub(crate) fn retain(&mut self, used: impl Fn(&str) -> bool) {
         self.0.retain(|name, _| used(name));
     }
+}
+
+fn length(cell: &Cell) -> usize {
+    let mut length = Length::default();
+    cell.put(&mut length);
+    length.0
 }
 
 #[cfg(test)]

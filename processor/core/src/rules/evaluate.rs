@@ -117,6 +117,7 @@ pub(crate) fn reconsider(program: &Program, profile: &mut Profile, when: Instant
             }
         }
     }
+    profile.deferred.clear();
 }
 
 type Candidate = (Timestamp, EventId, Option<String>, BTreeMap<String, String>);
@@ -133,13 +134,22 @@ fn candidates(rule: &Rule, profile: &Profile) -> Vec<Candidate> {
         return moment.and_then(candidate).into_iter().collect();
     };
     let candidate = |(key, cell): (&str, &Cell)| {
-        let (at, event) = cell.last()?;
+        let (at, event) = newest(cell, own.at_least, &profile.deferred)?;
         let values = moment.filter(|moment| moment.event == event).map(|moment| moment.value.clone());
         Some((at, event, own.by.is_some().then(|| key.to_owned()), values.unwrap_or_default()))
     };
     let mut all: Vec<Candidate> = profile.windows.cells(own.window.as_str()).filter_map(candidate).collect();
     all.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
     all
+}
+
+/// The newest event that counts. Of several at one instant, the one that came last while decisions waited, so that a page that
+/// sends a batch without times hears of the decision at its last event.
+fn newest(cell: &Cell, k: usize, deferred: &[EventId]) -> Option<(Timestamp, EventId)> {
+    let (at, last) = cell.last()?;
+    let together = cell.at(at, k);
+    let came_last = deferred.iter().rev().find(|event| together.iter().any(|(_, id)| id == *event));
+    Some((at, came_last.copied().unwrap_or(last)))
 }
 
 fn make(
