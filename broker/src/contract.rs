@@ -24,6 +24,9 @@ use tokio::time::Instant;
 
 use crate::log::{Appended, Log, NewRecord, ReadError, ReadLimit, Record, RecordError};
 
+/// The topic that the checks fill: nothing else of ours reads it, so that a broker may be shared.
+pub const TOPIC: Topic = Topic::DeadLetter;
+
 /// How long a check waits for what must come.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -65,7 +68,7 @@ pub async fn check_all(log: &dyn Log, traits: Traits) {
 /// A record for one partition.
 pub fn record(partition: u32, key: &str, value: impl Into<Bytes>) -> NewRecord {
     NewRecord {
-        topic: Topic::Events,
+        topic: TOPIC,
         key: Bytes::copy_from_slice(key.as_bytes()),
         partition: Some(PartitionId(partition)),
         headers: Vec::new(),
@@ -73,9 +76,9 @@ pub fn record(partition: u32, key: &str, value: impl Into<Bytes>) -> NewRecord {
     }
 }
 
-/// A partition of the events' topic.
+/// A partition of the topic that the checks fill.
 pub const fn at(partition: u32) -> TopicPartition {
-    TopicPartition { topic: Topic::Events, partition: PartitionId(partition) }
+    TopicPartition { topic: TOPIC, partition: PartitionId(partition) }
 }
 
 /// Appends records of which none is refused.
@@ -134,8 +137,10 @@ async fn an_event_is_found_by_every_record_that_names_it(log: &dyn Log) {
     let fresh = settled_end(log, at(2)).await.0 + 1;
     let (event_id, other) = (EventId::v7(fresh, &[9; 10]), EventId::v7(fresh, &[8; 10]));
     let event = |id: EventId| NewRecord {
+        topic: Topic::Events,
         headers: vec![(CE_ID.to_owned(), Bytes::from(id.to_string()))],
-        ..record(2, "k", "{}")
+        // Like a control record, which is no event to whoever shares the broker.
+        ..record(2, "k", r#"{"event_type":"rivulet.contract"}"#)
     };
     let refused =
         NewRecord { topic: Topic::Quarantine, partition: None, ..record(0, &event_id.to_string(), "{}") };
@@ -159,7 +164,7 @@ async fn an_event_is_found_by_every_record_that_names_it(log: &dyn Log) {
 }
 
 async fn order_of_a_key(log: &dyn Log) {
-    let count = log.partitions(Topic::Events).await.expect("known");
+    let count = log.partitions(TOPIC).await.expect("known");
     let mut starts = Vec::new();
     for partition in 0..count {
         starts.push(settled_end(log, at(partition)).await);
@@ -270,7 +275,7 @@ async fn levels_are_the_truth(log: &dyn Log, traits: Traits) {
 
 async fn a_record_that_is_refused_costs_no_neighbour(log: &dyn Log, traits: Traits) {
     let start = settled_end(log, at(7)).await;
-    let nowhere = log.partitions(Topic::Events).await.expect("known");
+    let nowhere = log.partitions(TOPIC).await.expect("known");
     let mut batch: Vec<NewRecord> = (0..10).map(|n| record(7, "k", format!("{n}"))).collect();
     batch[3].value = vec![b'z'; 40 << 20].into();
     batch[9].value = vec![b'z'; 40 << 20].into();

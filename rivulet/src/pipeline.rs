@@ -1,10 +1,10 @@
 //! Puts the pipeline together: log, gateway, processor, and the routes of all of them on one listener.
 //!
 //! **Invariant:** gateway and processor meet only here and on topics. Stopping goes with the stream: first nothing new is taken,
-//! then what was taken is answered and processed, then the log is closed.
+//! then what was taken is answered and processed, then the log is closed. A part that can never run ends the program.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,11 +20,12 @@ use gateway::transport::cors;
 use gateway::transport::errors::not_found;
 use gateway::{Gateway, GatewayConfig};
 use processor::control::ControlKey;
-use processor::{Processor, ProcessorConfig};
+use processor::{Processor, ProcessorConfig, StartError};
 use processor_core::{Model, Ruleset};
 use schemas::registry::Registry;
 use schemas::token::Secrets;
 use schemas::verdict::Code;
+use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 use crate::commands::Role;
@@ -37,6 +38,8 @@ pub(crate) struct Pipeline {
     log: SharedLog,
     gateway: Option<Arc<Gateway>>,
     processor: ProcessorCell,
+    /// Why the processor will never start, once that is known.
+    failure: Mutex<Option<oneshot::Receiver<anyhow::Error>>>,
     clock: Arc<dyn Clock>,
     /// The secret keys in force, for whoever reads profiles or mints the demo's tokens.
     secrets: Secrets,
@@ -45,6 +48,9 @@ pub(crate) struct Pipeline {
 
 /// The processor, once it runs. With Kafka it starts as soon as the broker answers; the gateway does not wait for that.
 pub(crate) type ProcessorCell = Arc<OnceLock<Arc<Processor>>>;
+
+/// What is said of a processor that will never start; the reason follows.
+const CANNOT_START: &str = "the processor cannot start";
 
 /// How long to wait before the processor's start is tried again, while the broker is away.
 const START_RETRY: Duration = Duration::from_secs(1);
@@ -67,9 +73,12 @@ impl Pipeline {
         let log = open_log(&config, role, &clock)?;
         let processor = ProcessorCell::default();
         let secrets = Secrets::new(gateway::authenticate::secrets(&config.keys));
-        if role != Role::Gateway {
-            start_processor(&config, &secrets, &log, &clock, &processor).await?;
-        }
+        let failure = match role {
+            Role::Gateway => None,
+            Role::Both | Role::Processor => {
+                start_processor(&config, &secrets, &log, &clock, &processor).await?
+            }
+        };
         let gateway = match role {
             Role::Processor => None,
             Role::Both | Role::Gateway => Some(start_gateway(&config, &log, &clock)?),
@@ -81,7 +90,8 @@ impl Pipeline {
         if let Some(path) = &config.keys_file {
             tokio::spawn(keys::follow(path.clone(), gateway.as_ref().map(Arc::downgrade), secrets.clone()));
         }
-        Ok(Self { role, log, gateway, processor, clock, secrets, config })
+        let failure = Mutex::new(failure);
+        Ok(Self { role, log, gateway, processor, failure, clock, secrets, config })
     }
 
     /// Every path of this process.
@@ -110,6 +120,18 @@ impl Pipeline {
         }
         let parts = Parts { processor: Arc::clone(&self.processor), others: router };
         Router::new().fallback(dispatch).with_state(parts)
+    }
+
+    /// Waits until a part turns out to be unable to run, with the reason. To be awaited once.
+    pub(crate) async fn failed(&self) -> anyhow::Error {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match failure {
+            Some(failure) => match failure.await {
+                Ok(error) => error,
+                Err(_) => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
     }
 
     /// Takes nothing new and answers what is under way.
@@ -179,13 +201,15 @@ fn start_gateway(config: &Config, log: &SharedLog, clock: &Arc<dyn Clock>) -> an
     Ok(Gateway::new(edge, Arc::clone(log), Arc::new(registry), Arc::clone(clock))?)
 }
 
+/// Starts the processor: at once on the embedded log, else when the broker answers. What then makes it impossible is told
+/// through the answer.
 async fn start_processor(
     config: &Config,
     secrets: &Secrets,
     log: &SharedLog,
     clock: &Arc<dyn Clock>,
     cell: &ProcessorCell,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<oneshot::Receiver<anyhow::Error>>> {
     let section = &config.processor;
     let rules = match &section.rules {
         Some(path) => read(path)?,
@@ -218,9 +242,10 @@ async fn start_processor(
         )
     };
     if config.kafka.is_none() {
-        let _ = cell.set(Arc::new(start().await.context("the processor cannot start")?));
-        return Ok(());
+        let _ = cell.set(Arc::new(start().await.context(CANNOT_START)?));
+        return Ok(None);
     }
+    let (tell, failure) = oneshot::channel();
     tokio::spawn(async move {
         loop {
             match start().await {
@@ -228,12 +253,17 @@ async fn start_processor(
                     let _ = cell.set(Arc::new(processor));
                     return;
                 }
-                Err(error) => tracing::warn!(%error, "the processor does not start yet"),
+                // The broker is away, or does not have the topics yet.
+                Err(StartError::Log(error)) => tracing::info!(%error, "the processor waits for the broker"),
+                Err(error) => {
+                    let _ = tell.send(anyhow::Error::new(error).context(CANNOT_START));
+                    return;
+                }
             }
             tokio::time::sleep(START_RETRY).await;
         }
     });
-    Ok(())
+    Ok(Some(failure))
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -282,11 +312,15 @@ mod kafka {
     /// each fetch may wait behind one of those already read to their end.
     const WHOLE_TOPIC_FETCH_BYTES: u32 = 8 << 20;
 
+    /// How long a command that reads waits for a partition whose leader moves, or whose broker starts again.
+    const READ_PATIENCE: Duration = Duration::from_mins(1);
+
     /// Kafka for reading alone: makes no topics.
     pub(crate) fn reader(brokers: &str) -> anyhow::Result<KafkaLog> {
         let settings = KafkaConfig {
             create_topics: false,
             fetch_bytes: WHOLE_TOPIC_FETCH_BYTES,
+            read_patience: READ_PATIENCE,
             ..KafkaConfig::new(brokers)
         };
         Ok(KafkaLog::connect(settings, Arc::new(broker::clock::SystemClock))?)

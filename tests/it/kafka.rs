@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tests::client::Answer;
 use tests::events::{self, Random, of_user};
 use tests::faults::{self, LATER, SOON, Timed};
 use tests::kafka::{self, Broker};
@@ -100,12 +101,7 @@ async fn the_program_starts_with_the_broker_away_and_a_frozen_broker_is_no_diffe
     broker.pause();
     let frozen = events::page_view(&mut random, &of_user("frozen-u1"));
     let waited = std::time::Instant::now();
-    let path = "/v1/events?ack=broker";
-    let answer = rivulet
-        .client()
-        .post(path, &[("content-type", "application/json")], frozen.to_string())
-        .await
-        .unwrap();
+    let answer = ask_broker(&rivulet, frozen.to_string()).await;
     eprintln!("ack=broker from a frozen broker: {:?} after {:?}", answer.statuses(), waited.elapsed());
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.verdicts()[0]["acked"], "disk", "the level is the truth: {}", answer.text);
@@ -113,11 +109,7 @@ async fn the_program_starts_with_the_broker_away_and_a_frozen_broker_is_no_diffe
     arrives(&rivulet, &frozen).await;
     let thawed = events::page_view(&mut random, &of_user("frozen-u1"));
     faults::eventually("ack=broker is answered broker", LATER, async || {
-        let answer = rivulet
-            .client()
-            .post(path, &[("content-type", "application/json")], thawed.to_string())
-            .await
-            .unwrap();
+        let answer = ask_broker(&rivulet, thawed.to_string()).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         (answer.verdicts()[0]["acked"] == "broker").then_some(())
     })
@@ -130,7 +122,7 @@ async fn the_program_starts_with_the_broker_away_and_a_frozen_broker_is_no_diffe
 }
 
 /// Text that does not compress: the topic's limit is for the compressed batch.
-fn noise(random: &mut Random, bytes: usize) -> String {
+pub(crate) fn noise(random: &mut Random, bytes: usize) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     while text.len() < bytes {
@@ -205,17 +197,21 @@ async fn a_big_record_for_the_topic_goes_to_quarantine_and_its_neighbours_arrive
             let fate = log::fate(&rivulet, id).await;
             assert_eq!(fate["outcome"], "quarantined", "{round}: {fate}");
         }
+        let counted = rivulet.metric("rivulet_gateway_unpublishable_records_total", &[]).await;
+        assert!(counted.is_some_and(|records| records >= 2), "{round}: counted: {counted:?}");
         let waited = std::time::Instant::now();
-        let path = "/v1/events?ack=broker";
-        let again = sized(3_000);
-        let answer = rivulet
-            .client()
-            .post(path, &[("content-type", "application/json")], again.to_string())
-            .await
-            .unwrap();
-        eprintln!("C40 {round}: ack=broker of a big one: {} after {:?}", answer.text, waited.elapsed());
-        assert_ne!(answer.verdicts()[0]["acked"], "broker", "{round}: {}", answer.text);
-        assert!(answer.status < 500, "{round}: {}", answer.text);
+        let batch: Vec<Value> = (0..100).map(|n| sized(if n == 61 { 3_000 } else { 0 })).collect();
+        let answer = ask_broker(&rivulet, events::array(&batch)).await;
+        eprintln!("C40 {round}: ack=broker of a batch with a big one: after {:?}", waited.elapsed());
+        assert_eq!(answer.status, 207, "{round}: {}", answer.text);
+        for (n, verdict) in answer.verdicts().iter().enumerate() {
+            if n == 61 {
+                assert_eq!(verdict["status"], "rejected", "{round}: {verdict}");
+                assert_eq!(verdict["reason"]["code"], "log.record_too_large", "{round}: {verdict}");
+            } else {
+                assert_eq!(verdict["status"], "accepted", "{round}, {n}: {verdict}");
+            }
+        }
         rivulet.kill();
         rivulet.start().await;
     }
@@ -247,6 +243,123 @@ async fn a_brief_log_of_a_broker_is_read_by_cat_and_fate_as_a_folder_is() {
     let output = rivulet.run(&["fate", unknown, "--kafka", &address, "--json"]).await;
     assert_eq!(output.status.code(), Some(1), "an id that nothing names");
     assert_eq!(log::fate(&rivulet, unknown).await["outcome"], "unknown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_cat_that_follows_goes_on_when_the_broker_was_restarted() {
+    let _timed = Timed::new("kafka: log cat through a restart");
+    let mut random = Random::seeded("kafka: log cat through a restart");
+    let mut broker = kafka::shared().await;
+    let rivulet = Rivulet::with(before(&broker)).await;
+    let address = broker.address();
+    let cat = ["log", "cat", "--kafka", &address, "--topic", "rivulet.events", "--follow"];
+    let (mut cat, lines) = rivulet.follow(&cat);
+    for round in ["before", "after"] {
+        let event = events::page_view(&mut random, &of_user("restarted"));
+        rivulet.client().send(event.to_string()).await;
+        faults::eventually(&format!("cat prints what came {round} the restart"), LATER, async || {
+            assert!(cat.ended().is_none(), "{round}: cat has ended: {:?}", cat.ended());
+            lines.try_iter().any(|line| line.contains(events::id(&event))).then_some(())
+        })
+        .await;
+        broker.stop().await;
+        broker.start().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_processor_that_can_never_start_ends_the_program_with_the_reason() {
+    let _timed = Timed::new("kafka: cannot start");
+    let broker = kafka::shared().await;
+    let address = broker.address();
+    let mut other = Rivulet::with(Options::default().set("log", "partitions", 3)).await;
+    let (_, _) = other.terminate(LATER).await;
+    let unusable = Rivulet::prepared(before(&broker));
+    std::fs::create_dir_all(unusable.data()).unwrap();
+    std::fs::write(unusable.data().join("processor"), "no folder").unwrap();
+    for (rivulet, reason) in [(&other, "the state was made with 3"), (&unusable, "processor")] {
+        let data = rivulet.data();
+        let up = ["up", "--listen", "127.0.0.1:0", "--kafka", &address, "--data", data.to_str().unwrap()];
+        let output = faults::bounded("the program ends", LATER, rivulet.run(&up)).await;
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let last = text.lines().rev().take(3).collect::<Vec<_>>().join(" ");
+        assert!(last.contains("the processor cannot start") && last.contains(reason), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_swallows_everything_changes_no_answer_and_everything_arrives_in_order_behind_it() {
+    let _timed = Timed::new("kafka: black hole");
+    let broker = kafka::shared().await;
+    let (hole, address) = broker.behind_hole().await;
+    let options = Options { kafka: Some(address), ..before(&broker) }.set("kafka", "ack_deadline_ms", 2_000);
+    let rivulet = Rivulet::with(options).await;
+    let mut random = Random::seeded("kafka: black hole");
+    let mut sent = vec![events::page_view(&mut random, &of_user("hole"))];
+    rivulet.client().send(sent[0].to_string()).await;
+    arrives(&rivulet, &sent[0]).await;
+    hole.swallow();
+    withheld(&rivulet, &mut random, "hole", &mut sent).await;
+    faults::eventually("/ready names the broker as down", LATER, async || {
+        let ready = rivulet.client().get("/ready").await.ok()?;
+        assert_eq!(ready.status, 200, "{}", ready.text);
+        ready.text.contains("down").then_some(())
+    })
+    .await;
+    hole.pass();
+    all_in_order(&rivulet, "hole", &sent).await;
+}
+
+/// Sends while the broker acknowledges nothing: every answer is as always and at once, but `broker` is not said.
+async fn withheld(rivulet: &Rivulet, random: &mut Random, user: &str, sent: &mut Vec<Value>) {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..100 {
+        let event = events::page_view(random, &of_user(user));
+        let begun = std::time::Instant::now();
+        let answer = rivulet.client().send(event.to_string()).await;
+        slowest = slowest.max(begun.elapsed());
+        assert_eq!((answer.status, &answer.verdicts()[0]["acked"]), (200, &json!("disk")), "{}", answer.text);
+        sent.push(event);
+    }
+    eprintln!("slowest answer {slowest:?}");
+    assert!(slowest < ANSWER_WITHIN, "the broker's trouble was felt: {slowest:?}");
+    let event = events::page_view(random, &of_user(user));
+    let begun = std::time::Instant::now();
+    let answer = ask_broker(rivulet, event.to_string()).await;
+    assert_eq!((answer.status, &answer.verdicts()[0]["acked"]), (200, &json!("disk")), "{}", answer.text);
+    let waited = begun.elapsed();
+    assert!(
+        waited >= Duration::from_secs(2) && waited < Duration::from_secs(2) + ANSWER_WITHIN,
+        "{waited:?}"
+    );
+    sent.push(event);
+}
+
+/// Everything is on the topic, first occurrences in the order sent, and `broker` is said again.
+async fn all_in_order(rivulet: &Rivulet, user: &str, sent: &[Value]) {
+    faults::eventually("the spool drains", LATER, async || {
+        (spooled(&rivulet.metrics().await) == 0).then_some(())
+    })
+    .await;
+    let records = log::events(rivulet).await;
+    let mut seen = std::collections::HashSet::new();
+    let mine = log::of_key(&records, user);
+    let order: Vec<&str> =
+        mine.iter().map(|record| record.event_id()).filter(|id| seen.insert(*id)).collect();
+    assert_eq!(order, sent.iter().map(events::id).collect::<Vec<_>>());
+    let event = events::page_view(&mut Random::seeded(user), &of_user(user));
+    faults::eventually("ack=broker is answered broker", LATER, async || {
+        let answer = ask_broker(rivulet, event.to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        (answer.verdicts()[0]["acked"] == "broker").then_some(())
+    })
+    .await;
+}
+
+async fn ask_broker(rivulet: &Rivulet, body: String) -> Answer {
+    let json = [("content-type", "application/json")];
+    rivulet.client().post("/v1/events?ack=broker", &json, body).await.unwrap()
 }
 
 async fn arrives(rivulet: &Rivulet, event: &Value) {

@@ -1,6 +1,7 @@
 //! Promises to users, checked on the real binary from outside: one file a promise.
 //!
-//! **Invariant:** each test starts its own program on an empty folder; no test knows more than a user can see.
+//! **Invariant:** each test starts its own program on an empty folder; no test knows more than a user can see, but for `contract`,
+//! which runs the suite that every log keeps.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +18,7 @@
 mod accept;
 mod cli;
 mod compression;
+mod contract;
 mod crash;
 mod drain;
 mod hostile;

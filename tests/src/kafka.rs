@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -14,10 +14,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::faults::{self, LATER, Signal};
+use crate::hole::Hole;
+use crate::kafka_node::{self, Listener};
 use crate::leash::Leash;
-
-/// Any cluster id will do.
-const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
 
 /// How long a clean stop may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -36,6 +35,9 @@ pub struct Broker {
     dir: TempDir,
     process: Option<Leash>,
     port: u16,
+    /// The listener that tells clients to come by the proxy, and the proxy's port.
+    proxied: u16,
+    proxy: u16,
 }
 
 /// The shared broker, held.
@@ -68,24 +70,14 @@ pub async fn shared() -> Shared {
 impl Broker {
     fn prepared() -> Self {
         let dir = tempfile::Builder::new().prefix("rivulet-kafka-").tempdir().expect("a temporary folder");
-        let (port, controller) = (free_port(), free_port());
-        std::fs::write(dir.path().join("server.properties"), properties(port, controller, dir.path()))
-            .expect("the folder is writable");
-        std::fs::write(dir.path().join("log4j2.properties"), LOG4J).expect("the folder is writable");
-        let broker = Self { dir, process: None, port };
-        let mut format = broker.java("-Xmx64m");
-        format.args([
-            "kafka.tools.StorageTool",
-            "format",
-            "--standalone",
-            "-t",
-            CLUSTER_ID,
-            "-c",
-            "server.properties",
-        ]);
-        let output = format.output().expect("java starts");
+        let free = || kafka_node::free_port().expect("a free port");
+        let (port, proxied, proxy) = (free(), free(), free());
+        let own = Listener { name: "PLAINTEXT", port, advertised: port };
+        let by_proxy = Listener { name: "PROXIED", port: proxied, advertised: proxy };
+        kafka_node::write_files(dir.path(), &[own, by_proxy]).expect("the folder is writable");
+        let output = kafka_node::format_command(&jars(), dir.path()).output().expect("java starts");
         assert!(output.status.success(), "formatting failed: {}", String::from_utf8_lossy(&output.stderr));
-        broker
+        Self { dir, process: None, port, proxied, proxy }
     }
 
     /// `host:port` for clients.
@@ -93,14 +85,18 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// A proxy in front of it, and `host:port` for clients that come by it alone.
+    pub async fn behind_hole(&self) -> (Hole, String) {
+        (Hole::between(self.proxy, self.proxied).await, format!("127.0.0.1:{}", self.proxy))
+    }
+
     /// Starts it, if it is not running, and waits for a real answer.
     pub async fn start(&mut self) {
         if self.process.is_none() {
-            let mut command = self.java("-Xms128m");
+            let mut command = kafka_node::run_command(&jars(), self.dir.path());
             let output = File::options().create(true).append(true).open(self.dir.path().join("broker.log"));
             let output = output.expect("a log file");
             let errors = output.try_clone().expect("a log file");
-            command.args(["-Xmx256m", "kafka.Kafka", "server.properties"]);
             command.stdin(Stdio::null()).stdout(output).stderr(errors);
             self.process = Some(Leash::start(&mut command, Some(self.dir.path())));
         }
@@ -152,14 +148,6 @@ impl Broker {
         assert_eq!(answer.get(8..10), Some(&[0, 0][..]), "cannot set {option} of {topic}: {answer:?}");
     }
 
-    fn java(&self, heap: &str) -> Command {
-        let mut command = Command::new("java");
-        command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", heap]);
-        command.arg("-cp").arg(jars().join("*")).arg("-Dlog4j2.configurationFile=log4j2.properties");
-        command.current_dir(self.dir.path());
-        command
-    }
-
     fn output(&self) -> String {
         let text = std::fs::read_to_string(self.dir.path().join("broker.log")).unwrap_or_default();
         text.lines().rev().take(30).collect::<Vec<_>>().join("\n")
@@ -173,54 +161,6 @@ fn jars() -> PathBuf {
     assert!(jars.is_dir(), "{} is missing: run `cargo xtask kafka fetch` first", jars.display());
     jars
 }
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
-}
-
-fn properties(port: u16, controller: u16, dir: &Path) -> String {
-    let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
-    format!(
-        "process.roles=broker,controller
-node.id=1
-controller.listener.names=CONTROLLER
-controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners={listeners}
-advertised.listeners={listeners}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
-log.dirs={}
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
-num.network.threads=2
-num.io.threads=2
-background.threads=2
-log.cleaner.threads=1
-log.cleaner.dedupe.buffer.size=4194304
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
-",
-        dir.join("data").display()
-    )
-}
-
-const LOG4J: &str = "status = warn
-appender.console.type = Console
-appender.console.name = console
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d %p %c %m%n
-rootLogger.level = warn
-rootLogger.appenderRef.console.ref = console
-";
 
 /// How many brokers a metadata answer names.
 async fn brokers(address: &str) -> Option<u32> {

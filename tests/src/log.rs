@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use crate::faults;
 use crate::rivulet::Rivulet;
 
 /// A record, as printed.
@@ -60,16 +59,7 @@ pub async fn cat(rivulet: &Rivulet, topic: &str) -> Vec<Record> {
         Some(kafka) => ["--kafka", kafka],
         None => ["--data", &data],
     };
-    let arguments = ["log", "cat", place[0], place[1], "--topic", topic];
-    let mut output = rivulet.run(&arguments).await;
-    if rivulet.kafka().is_some() && !output.status.success() {
-        // A broker that has just come back may not lead its partitions yet.
-        let again = faults::until(faults::SOON, async || {
-            let output = rivulet.run(&arguments).await;
-            output.status.success().then_some(output)
-        });
-        output = again.await.unwrap_or(output);
-    }
+    let output = rivulet.run(&["log", "cat", place[0], place[1], "--topic", topic]).await;
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "log cat failed: {errors}");
     let text = String::from_utf8(output.stdout).expect("log cat prints UTF-8");

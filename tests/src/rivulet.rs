@@ -129,19 +129,22 @@ impl Rivulet {
             File::options().create(true).append(true).open(self.path("stderr.log")).expect("a log file");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut process = Leash::start(&mut command, None);
-        let (tell, told) = mpsc::channel();
-        let stdout = process.stdout().expect("piped");
-        // Reads to the end, so that the program never blocks on a full pipe.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some((_, address)) = line.split_once(LISTENING) {
-                    let end = address.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(address.len());
-                    let _ = tell.send(address[..end].to_owned());
-                }
-            }
+        let told = lines(&mut process, |line| {
+            let (_, address) = line.split_once(LISTENING)?;
+            let end = address.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(address.len());
+            Some(address[..end].to_owned())
         });
         self.process = Some(process);
         self.address = told.recv_timeout(SOON).expect("the program says where it listens");
+    }
+
+    /// Starts another command of the same binary; its lines of output, as they come.
+    pub fn follow(&self, arguments: &[&str]) -> (Leash, mpsc::Receiver<String>) {
+        let mut command = self.command();
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = Leash::start(&mut command, None);
+        let lines = lines(&mut process, Some);
+        (process, lines)
     }
 
     /// A client with the public demo key.
@@ -266,6 +269,21 @@ impl Drop for Rivulet {
             eprintln!("--- end of the program's standard error ---\n{}\n---", shown.join("\n"));
         }
     }
+}
+
+/// What `pick` makes of a process' lines. Reads to the end, so that it never blocks on a full pipe.
+fn lines(
+    process: &mut Leash,
+    pick: impl Fn(String) -> Option<String> + Send + 'static,
+) -> mpsc::Receiver<String> {
+    let (tell, told) = mpsc::channel();
+    let stdout = process.stdout().expect("piped");
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok).filter_map(pick) {
+            let _ = tell.send(line);
+        }
+    });
+    told
 }
 
 /// The sum of all samples of a counter in Prometheus text whose line holds each of `labels`.

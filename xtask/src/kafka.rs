@@ -14,30 +14,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::flags::Flags;
+use crate::kafka_node::{self, Listener};
 use crate::{step, toolchain};
 
 const KAFKA_VERSION: &str = "4.3.1";
 const LOG4J_VERSION: &str = "2.25.1";
 const COPY_GOAL: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies";
 
-/// Any cluster id will do on one machine.
-const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
-
 const DEFAULT_PORT: u16 = 9092;
 const START_DEADLINE: Duration = Duration::from_secs(90);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(100);
-
-const LOG4J: &str = "\
-status = warn
-appender.console.type = Console
-appender.console.name = console
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d %p %c %m%n
-rootLogger.level = warn
-rootLogger.appenderRef.console.ref = console
-";
 
 /// Dispatches `xtask kafka …`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -73,7 +61,6 @@ pub(crate) fn fetch() -> Result<PathBuf> {
     let stamp = home.join("version");
     let wanted = format!("kafka {KAFKA_VERSION}, log4j {LOG4J_VERSION}\n");
     fs::create_dir_all(&home)?;
-    fs::write(home.join("log4j2.properties"), LOG4J)?;
     if libs.is_dir() && fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
         return Ok(libs);
     }
@@ -147,23 +134,20 @@ impl Broker {
         }
         // The same port as last time, so that whoever knows the address finds the broker again.
         let last = self.address().map(|address| address.port()).filter(|port| is_free(*port));
-        let port =
-            port.or(last).or(Some(DEFAULT_PORT).filter(|port| is_free(*port))).map_or_else(free_port, Ok)?;
-        let controller = free_port()?;
-        fs::write(self.dir.join("server.properties"), properties(port, controller, &self.dir.join("data")))?;
-        fs::write(self.dir.join("log4j2.properties"), LOG4J)?;
+        let port = port
+            .or(last)
+            .or(Some(DEFAULT_PORT).filter(|port| is_free(*port)))
+            .map_or_else(kafka_node::free_port, Ok)?;
+        kafka_node::write_files(&self.dir, &[Listener { name: "PLAINTEXT", port, advertised: port }])?;
         if !self.dir.join("data/meta.properties").is_file() {
-            let mut format = self.java(libs, &["-Xmx64m"]);
-            format.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID]);
-            step::output(format.args(["-c", "server.properties"]))?;
+            step::output(&mut kafka_node::format_command(libs, &self.dir))?;
         }
         Ok(SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
     fn launch(&self, libs: &Path) -> Result<Child> {
         let log = File::options().create(true).append(true).open(self.dir.join("broker.log"))?;
-        let mut java = self.java(libs, &["-Xms128m", "-Xmx256m"]);
-        java.args(["kafka.Kafka", "server.properties"]);
+        let mut java = kafka_node::run_command(libs, &self.dir);
         java.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         #[cfg(unix)]
         {
@@ -226,13 +210,6 @@ impl Broker {
     fn address(&self) -> Option<SocketAddr> {
         fs::read_to_string(self.dir.join("address")).ok()?.trim().parse().ok()
     }
-
-    fn java(&self, libs: &Path, heap: &[&str]) -> std::process::Command {
-        let mut java = step::command("java");
-        java.current_dir(&self.dir).args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]);
-        java.args(heap).arg("-cp").arg(libs.join("*")).arg("-Dlog4j2.configurationFile=log4j2.properties");
-        java
-    }
 }
 
 /// Whether the process runs and is a Kafka: ids are used again.
@@ -265,10 +242,6 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
 fn pom() -> String {
     let mut dependencies = String::new();
     for (group, artifact, version) in [
@@ -290,40 +263,6 @@ fn pom() -> String {
 {dependencies} </dependencies>
 </project>
 "
-    )
-}
-
-fn properties(port: u16, controller: u16, data: &Path) -> String {
-    let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
-    format!(
-        "process.roles=broker,controller
-node.id=1
-controller.listener.names=CONTROLLER
-controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners={listeners}
-advertised.listeners={listeners}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
-log.dirs={}
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
-num.network.threads=2
-num.io.threads=2
-background.threads=2
-log.cleaner.threads=1
-log.cleaner.dedupe.buffer.size=4194304
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
-",
-        data.display()
     )
 }
 
@@ -356,14 +295,5 @@ mod tests {
     #[test]
     fn our_own_process_is_no_kafka() {
         assert!(!is_kafka(std::process::id()));
-    }
-
-    #[test]
-    fn every_listener_is_on_loopback() {
-        let text = properties(1, 2, Path::new("data"));
-        let listeners =
-            text.lines().filter(|line| line.contains("listeners=")).flat_map(|line| line.split(','));
-        assert!(listeners.clone().count() >= 4);
-        assert!(listeners.into_iter().all(|listener| listener.contains("://127.0.0.1:")));
     }
 }

@@ -17,6 +17,8 @@
 
 mod flags;
 mod kafka;
+#[path = "../../tests/src/kafka_node.rs"]
+mod kafka_node;
 mod operators;
 mod sdk;
 mod setup;

@@ -16,7 +16,7 @@ pub mod reader;
 mod recovery;
 mod scan;
 #[cfg(test)]
-mod simulated;
+pub(crate) mod simulated;
 #[cfg(test)]
 mod simulation;
 mod store;

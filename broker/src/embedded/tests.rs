@@ -273,7 +273,8 @@ async fn a_reader_without_the_lock_follows_a_running_writer() {
     assert_eq!(seen, (5..100).collect::<Vec<_>>());
     let last = files(dir.path(), ".segment").pop().unwrap();
     OpenOptions::new().append(true).open(&last).unwrap().write_all(&[0xff, b'R', b'V', 0xfe, 9]).unwrap();
-    let all = Reader::open(dir.path()).unwrap().topic(Topic::Events).collect::<Result<Vec<_>, _>>().unwrap();
+    let all =
+        Reader::open(dir.path()).unwrap().topic(contract::TOPIC).collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(all.len(), 100);
     assert_eq!(all[99].key, Bytes::from_static(b"k"));
 }
@@ -285,8 +286,9 @@ fn event(n: u64) -> EventId {
 async fn append_events(log: &Journal, from: u64, to: u64) {
     for n in from..to {
         let ce_id = (CE_ID.to_owned(), Bytes::from(event(n).to_string()));
-        let record = NewRecord { headers: vec![ce_id], ..record(0, "k", "x".repeat(300)) };
-        log.append(vec![record], AckLevel::Disk).await.expect("taken");
+        let record =
+            NewRecord { topic: Topic::Events, headers: vec![ce_id], ..record(0, "k", "x".repeat(300)) };
+        append(log, vec![record], AckLevel::Disk).await;
     }
 }
 

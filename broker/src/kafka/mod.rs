@@ -34,6 +34,9 @@ use crate::log::{
     Answers, AppendError, Health, Log, LogFuture, NewRecord, ReadError, ReadLimit, Record, Sighting,
 };
 
+/// How long to wait before a partition that could not be read is tried again.
+const READ_PAUSE: Duration = Duration::from_millis(200);
+
 /// How Kafka is used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KafkaConfig {
@@ -57,6 +60,9 @@ pub struct KafkaConfig {
     pub compression: String,
     /// Bytes that a partition's reader holds in advance. 256 KiB.
     pub fetch_bytes: u32,
+    /// How long a read or a question about offsets is asked again while the partition has no leader that answers, before it is
+    /// `Unavailable`. 0.
+    pub read_patience: Duration,
     /// Further settings of librdkafka, such as those of TLS and SASL; they override ours.
     pub settings: Vec<(String, String)>,
 }
@@ -75,6 +81,7 @@ impl KafkaConfig {
             linger: Duration::from_millis(5),
             compression: "lz4".to_owned(),
             fetch_bytes: 256 << 10,
+            read_patience: Duration::ZERO,
             settings: Vec::new(),
         }
     }
@@ -163,7 +170,24 @@ impl KafkaLog {
     }
 
     async fn watermarks(&self, at: TopicPartition) -> Result<(Offset, Offset), ReadError> {
-        self.lanes.watermarks(at).await
+        self.patiently(|| self.lanes.watermarks(at)).await
+    }
+
+    /// Asks again while a leader moves or starts, as long as patience allows.
+    async fn patiently<T, F: Future<Output = Result<T, ReadError>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Result<T, ReadError> {
+        let deadline = Instant::now() + self.config.read_patience;
+        loop {
+            match ask().await {
+                Err(ReadError::Unavailable(why)) if Instant::now() < deadline => {
+                    tracing::debug!(why, "a partition cannot be read; trying again");
+                    tokio::time::sleep(READ_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 }
 
@@ -192,7 +216,7 @@ impl Log for KafkaLog {
         from: Offset,
         limit: ReadLimit,
     ) -> LogFuture<'_, Result<Vec<Record>, ReadError>> {
-        Box::pin(self.lanes.read(at, from, limit))
+        Box::pin(async move { self.patiently(|| self.lanes.read(at, from, limit)).await })
     }
 
     /// There is no index: the topics are read, all partitions at once, from ten minutes before the time in a `UUIDv7` on, and from

@@ -18,6 +18,25 @@ pub(crate) fn broker() -> MockCluster<'static, DefaultProducerContext> {
     cluster
 }
 
+/// How the broker answers a batch.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    Taken,
+    TooLarge,
+    TooFewReplicas,
+}
+
+/// The next answers to batches, instead of any told before; then everything is taken.
+pub(crate) fn answer_produce(broker: &MockCluster<'_, DefaultProducerContext>, answers: &[Answer]) {
+    let code = |answer: &Answer| match answer {
+        Answer::Taken => RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR,
+        Answer::TooLarge => RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+        Answer::TooFewReplicas => RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+    };
+    broker.clear_request_errors(RDKafkaApiKey::Produce);
+    broker.request_errors(RDKafkaApiKey::Produce, &answers.iter().map(code).collect::<Vec<_>>());
+}
+
 /// The log on it.
 pub(crate) fn connect(brokers: String) -> KafkaLog {
     let config = KafkaConfig { create_topics: false, ..KafkaConfig::new(brokers) };
@@ -54,10 +73,9 @@ async fn a_size_that_the_broker_alone_knows_of_costs_one_record_and_the_order_st
     let broker = broker();
     let log = connect(broker.bootstrap_servers());
     append(&log, vec![record(0, "k", "first")], AckLevel::Broker).await;
-    let (fine, too_large) =
-        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR, RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
     // The batch, then each record alone.
-    broker.request_errors(RDKafkaApiKey::Produce, &[too_large, fine, too_large, fine]);
+    let answers = [Answer::TooLarge, Answer::Taken, Answer::TooLarge, Answer::Taken];
+    answer_produce(&broker, &answers);
     let batch = ["a", "b", "c"].map(|value| record(0, "k", value)).to_vec();
     let answers = log.append(batch, AckLevel::Broker).await.unwrap();
     assert!(matches!(answers[1], Err(RecordError::TooLarge { bytes, max }) if max < bytes), "{answers:?}");

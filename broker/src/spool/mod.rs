@@ -118,6 +118,17 @@ impl Spool {
         kafka: KafkaLog,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
+        Self::open_with(config, journal, kafka, clock, Arc::new(RealFiles))
+    }
+
+    /// The same on another file layer.
+    pub fn open_with(
+        config: SpoolConfig,
+        journal: JournalConfig,
+        kafka: KafkaLog,
+        clock: Arc<dyn Clock>,
+        files: Arc<dyn FileLayer>,
+    ) -> Result<Self, OpenError> {
         let retention = journal.retention_age;
         let journal = JournalConfig {
             partitions: 1,
@@ -125,7 +136,6 @@ impl Spool {
             retention_bytes: None,
             ..journal
         };
-        let files: Arc<dyn FileLayer> = Arc::new(RealFiles);
         let stored = Position::load(&*files, &journal.dir);
         let dir = journal.dir.clone();
         let streams = Streams::open(journal, Arc::clone(&clock), Arc::clone(&files))?;

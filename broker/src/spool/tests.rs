@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::clock::SystemClock;
 use crate::contract::{self, Traits, append, at, read_exactly, record};
-use crate::kafka::tests::{broker, connect};
+use crate::embedded::simulated::{Disk, Faults};
+use crate::kafka::tests::{Answer, answer_produce, broker, connect};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -118,6 +119,81 @@ async fn a_lost_or_wrong_position_costs_repetitions_and_no_record() {
     fill(&spool, 60, 80).await;
     drained(&spool).await;
     assert_eq!(firsts(&spool).await.0, (0..80).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_few_replicas_change_no_answer_and_everything_arrives_in_order_when_they_are_back() {
+    let (broker, dir) = (broker(), tempfile::tempdir().unwrap());
+    let spool = open(dir.path(), broker.bootstrap_servers());
+    fill(&spool, 0, 1).await;
+    drained(&spool).await;
+    // More refusals than there are attempts in the time, then none.
+    answer_produce(&broker, &[Answer::TooFewReplicas; 1_000]);
+    fill(&spool, 1, 50).await;
+    let answer = append(&spool, vec![record(3, "k", "50")], AckLevel::Broker).await;
+    assert_eq!(answer[0].level, AckLevel::Disk, "the truth at the deadline");
+    assert_eq!(spool.health().spooled_records, 50);
+    answer_produce(&broker, &[]);
+    drained(&spool).await;
+    assert_eq!(firsts(&spool).await.0, (0..=50).collect::<Vec<_>>());
+}
+
+/// Free bytes below which the spool of [`open_on`] is full.
+const HEADROOM_BYTES: u64 = 1 << 20;
+
+fn open_on(disk: &Arc<Disk>, brokers: String) -> Spool {
+    let config = SpoolConfig { ack_deadline: PATIENCE, ..SpoolConfig::default() };
+    let journal = JournalConfig { headroom_bytes: HEADROOM_BYTES, ..JournalConfig::new("/data") };
+    Spool::open_with(config, journal, connect(brokers), Arc::new(SystemClock), disk.files()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spool_closes_admission_drains_and_opens_again_in_order() {
+    let (broker, disk) = (broker(), Disk::new(1, Faults::default()));
+    let spool = open_on(&disk, broker.bootstrap_servers());
+    fill(&spool, 0, 20).await;
+    drained(&spool).await;
+    broker.broker_down(1).unwrap();
+    fill(&spool, 20, 50).await;
+    disk.set_free(HEADROOM_BYTES - 1);
+    for want in [AckLevel::Disk, AckLevel::Broker] {
+        assert_eq!(spool.append(vec![record(3, "k", "refused")], want).await, Err(AppendError::Full));
+    }
+    let health = spool.health();
+    assert_eq!((health.admitting, health.disk.as_str(), health.spooled_records), (false, "full", 30));
+    broker.broker_up(1).unwrap();
+    drained(&spool).await;
+    disk.set_free(1 << 30);
+    assert!(spool.health().admitting, "opens by itself");
+    fill(&spool, 50, 60).await;
+    drained(&spool).await;
+    assert_eq!(firsts(&spool).await.0, (0..60).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_a_record_that_its_topic_refuses_goes_to_quarantine_and_blocks_nothing() {
+    let (broker, disk) = (broker(), Disk::new(1, Faults::default()));
+    let spool = open_on(&disk, broker.bootstrap_servers());
+    fill(&spool, 0, 1).await;
+    drained(&spool).await;
+    broker.broker_down(1).unwrap();
+    fill(&spool, 1, 4).await;
+    disk.set_free(HEADROOM_BYTES - 1);
+    // The three together, the first alone, the second alone.
+    answer_produce(&broker, &[Answer::TooLarge, Answer::Taken, Answer::TooLarge]);
+    broker.broker_up(1).unwrap();
+    drained(&spool).await;
+    assert_eq!(firsts(&spool).await.0, [0, 1, 3]);
+    assert_eq!(spool.health().unpublishable_records, 1);
+    let mut kept = Vec::new();
+    for partition in (0..8).map(PartitionId) {
+        let at = TopicPartition { topic: Topic::Quarantine, partition };
+        let end = spool.end_offset(at).await.unwrap();
+        kept.extend(read_exactly(&spool, at, Offset(0), usize::try_from(end.0).unwrap()).await);
+    }
+    let [record] = kept.as_slice() else { panic!("{kept:?}") };
+    let value: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+    assert_eq!((&value["reason"]["code"], &value["raw"]), (&"log.record_too_large".into(), &"2".into()));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `rivulet up`, `gateway` and `processor`: serve until told to stop, then end without losing anything.
+//! `rivulet up`, `gateway` and `processor`: serve until told to stop, or until a part cannot run, then end without losing anything.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::console::say;
 use crate::pipeline::Pipeline;
 
-/// Serves until SIGTERM or an interrupt.
+/// Serves until SIGTERM or an interrupt; an error when a part turns out to be unable to run.
 pub(super) async fn run(options: ServeOptions, role: Role) -> anyhow::Result<ExitCode> {
     #[expect(clippy::disallowed_methods, reason = "read once, here, and passed on as the configuration's")]
     let variables = std::env::vars();
@@ -28,15 +28,19 @@ pub(super) async fn run(options: ServeOptions, role: Role) -> anyhow::Result<Exi
     let greeting = greeting(&config, role);
     let pipeline = Pipeline::start(config, role).await?;
     say(&greeting);
+    let mut failure = None;
     let stopping = async {
-        stop_signal().await;
+        tokio::select! {
+            () = stop_signal() => {}
+            error = pipeline.failed() => failure = Some(error),
+        }
         tracing::info!("stopping: answering what is under way");
         pipeline.drain().await;
     };
     gateway::server::serve(listener, pipeline.router(), server, stopping).await;
     pipeline.close().await;
     tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 async fn stop_signal() {

@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("processor/Cargo.toml", "processor", &["schemas", "broker", "processor-core"]),
     ("sdk-wasm/Cargo.toml", "sdk-wasm", &["schemas"]),
     ("rivulet/Cargo.toml", "rivulet", &["schemas", "broker", "gateway", "processor", "processor-core"]),
-    ("tests/Cargo.toml", "tests", &[]),
+    ("tests/Cargo.toml", "tests", &["broker"]),
     ("xtask/Cargo.toml", "xtask", &[]),
     ("xtask/bindgen/Cargo.toml", "xtask-bindgen", &[]),
 ];
