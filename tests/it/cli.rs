@@ -119,37 +119,3 @@ async fn schema_check_accepts_ours_and_names_what_is_wrong_with_others() {
     let told = String::from_utf8_lossy(&told);
     assert!(told.contains("page_view"), "names the file: {told}");
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_configuration_is_refused_with_its_place_and_logs_hold_no_personal_data() {
-    let _timed = Timed::new("cli: configuration");
-    let rivulet = Rivulet::prepared(Options::default());
-    for (name, text) in [
-        ("syntax", "listen = "),
-        ("unknown", "[gateway]\nno_such_option = 1\n"),
-        ("kind", "[log]\nsegment_bytes = \"big\"\n"),
-    ] {
-        let path = rivulet.path("wrong.toml");
-        std::fs::write(&path, text).unwrap();
-        let output =
-            rivulet.run(&["up", "--listen", "127.0.0.1:0", "--config", path.to_str().unwrap()]).await;
-        assert!(!output.status.success(), "{name} was accepted");
-        assert!(!output.stderr.is_empty(), "{name}: says why");
-    }
-
-    let mut rivulet = Rivulet::up().await;
-    let private = "jane.doe@private.example";
-    let mut bad = events::add_to_cart(&mut Random::new(31), &of_user(private));
-    bad["metadata"]["quantity"] = private.into();
-    let mut good = events::page_view(&mut Random::new(32), &of_user(private));
-    good["metadata"]["title"] = private.into();
-    rivulet.client().send(events::array(&[bad, good])).await;
-    rivulet.client().with_key("wk_not_a_key").send(EXAMPLE).await;
-    rivulet.client().get(&format!("/v1/profiles/{private}?key=wk_dev")).await.unwrap();
-    rivulet.terminate(tests::faults::SOON).await;
-    let log = rivulet.stderr();
-    for secret in [private, "wk_dev", "sk_dev", "wk_not_a_key"] {
-        let lines: Vec<&str> = log.lines().filter(|line| line.contains(secret)).collect();
-        assert!(lines.is_empty(), "logs are silent about {secret}: {lines:?}");
-    }
-}

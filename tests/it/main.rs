@@ -18,6 +18,7 @@
 mod accept;
 mod cli;
 mod compression;
+mod configuration;
 mod contract;
 mod crash;
 mod drain;
@@ -35,6 +36,8 @@ mod receipts;
 mod recovery;
 mod schemas;
 mod sessions;
+mod silence;
+mod spool_position;
 mod text;
 mod times;
 mod websocket;

@@ -1,6 +1,7 @@
 //! A receipt says what the gateway saw, whatever the sender planted.
 
-use tests::events;
+use serde_json::json;
+use tests::events::{self, Random, of_user};
 use tests::faults::Timed;
 use tests::log;
 use tests::rivulet::Rivulet;
@@ -54,6 +55,75 @@ async fn a_receipt_says_what_the_gateway_saw_whatever_the_sender_planted() {
         assert_eq!(record.headers["ce_source"], "web", "{}", record.line);
     }
     assert!(before <= events::now_millis());
+}
+
+/// The kind behind C09: any spelling of the reserved name, and every other way in which a sender may try to be believed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_spelling_header_query_or_envelope_sets_what_the_gateway_notes() {
+    let _timed = Timed::new("receipts: spellings");
+    let rivulet = Rivulet::up().await;
+    let mut random = Random::seeded("receipts: spellings");
+    let mut spelled = || -> String {
+        "receipt"
+            .chars()
+            .map(|letter| match random.below(4) {
+                0 => format!("\\u{:04x}", u32::from(letter)),
+                1 => format!("\\u{:04X}", u32::from(letter)),
+                2 => letter.to_ascii_uppercase().to_string(),
+                _ => letter.to_string(),
+            })
+            .collect()
+    };
+    let planted = r#"{"event_id":"00000000-0000-4000-8000-000000000000","received_at":"1999-01-01T00:00:00.000Z","occurred_at":"1999-01-01T00:00:00.000Z","source":"admin","ip":"1.2.3.4"}"#;
+    let events: Vec<String> = (0..60)
+        .map(|n| {
+            let name = spelled();
+            match n % 3 {
+                0 => format!(r#"{{"{name}":{planted},"event_type":"x","user_id":"r"}}"#),
+                1 => format!(r#"{{"event_type":"x","user_id":"r","{name}":{planted}}}"#),
+                _ => format!(r#"{{"event_type":"x","{name}" : null,"user_id":"r"}}"#),
+            }
+        })
+        .collect();
+    let answer = rivulet.client().send(format!("[{}]", events.join(","))).await;
+    assert_eq!(answer.verdicts().len(), events.len(), "{}", answer.text);
+    for (event, verdict) in events.iter().zip(answer.verdicts()) {
+        assert_eq!(verdict["reason"]["code"], "event.reserved_field", "{event}: {verdict}");
+    }
+
+    let event = events::page_view(&mut random, &of_user("r"));
+    let body = format!(
+        r#"{{"source":"admin","received_at":1,"ip":"1.2.3.4","receipt":{planted},"events":[{event}]}}"#
+    );
+    let headers = [
+        ("x-forwarded-for", "1.2.3.4"),
+        ("forwarded", "for=1.2.3.4"),
+        ("x-real-ip", "1.2.3.4"),
+        ("cf-connecting-ip", "1.2.3.4"),
+        ("true-client-ip", "1.2.3.4"),
+        ("x-source", "admin"),
+        ("ce-source", "admin"),
+        ("ce-id", "1"),
+        ("date", "Fri, 01 Jan 1999 00:00:00 GMT"),
+    ];
+    let path = "/v1/events?source=admin&ip=1.2.3.4&received_at=1999-01-01T00:00:00Z";
+    let answer = rivulet.client().post(path, &headers, body).await.unwrap();
+    assert_eq!(answer.statuses(), ["accepted"], "{}", answer.text);
+    let (mut socket, _) = tests::socket::Socket::hello(rivulet.address(), None).await;
+    let over = events::page_view(&mut random, &of_user("r"));
+    socket
+        .send(&json!({ "type": "batch", "seq": 1, "source": "admin", "received_at": 1, "receipt": {}, "events": [over] }))
+        .await;
+    assert_eq!(socket.expect("ack").await["events"][0]["status"], "accepted");
+    let records = log::events(&rivulet).await;
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        let receipt = &record.value["receipt"];
+        assert_eq!((&receipt["source"], &record.headers["ce_source"]), (&json!("web"), &json!("web")));
+        assert!(receipt["received_at"].as_str().unwrap() > "2025", "{receipt}");
+        assert!(!record.line.contains("1.2.3.4") && !record.line.contains("admin"), "{}", record.line);
+        assert_eq!(receipt["ip"], "127.0.0.0", "the peer's own, truncated: {receipt}");
+    }
 }
 
 // Names of the outermost object, repeats included.

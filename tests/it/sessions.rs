@@ -32,6 +32,10 @@ async fn a_late_event_joins_its_session_and_never_makes_one_that_overlaps() {
         };
         one(&who, 0).await;
         one(&others, 31 * MINUTE).await;
+        let before = faults::eventually("the first event is counted", SOON, async || {
+            rivulet.profile(&format!("user:{who}")).await
+        });
+        let before = before.await["session"]["id"].clone();
         one(&who, late).await;
         one(&others, 49 * MINUTE).await;
         let profile = faults::eventually("both events are counted", SOON, async || {
@@ -42,6 +46,11 @@ async fn a_late_event_joins_its_session_and_never_makes_one_that_overlaps() {
         });
         let session = profile.await["session"].clone();
         assert_eq!(session["events"], count, "{name}: {session}");
+        assert_eq!(
+            session["id"] == before,
+            count == 2,
+            "{name}: the same session, or another one: {session}"
+        );
         assert_eq!(millis(&session["started_at"]), ten + first, "{name}: {session}");
         assert_eq!(millis(&session["last_at"]), ten + last, "{name}: {session}");
     }
@@ -64,6 +73,52 @@ async fn a_late_event_joins_its_session_and_never_makes_one_that_overlaps() {
             let overlap = key == other_key && id != other_id && start <= other_end && other_start <= end;
             assert!(!overlap, "{key}: {start}-{end} and {other_start}-{other_end}");
         }
+    }
+}
+
+/// The kind behind C43: any times in any order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_in_any_order_make_the_sessions_that_they_make_in_order() {
+    const PEOPLE: usize = 12;
+    let _timed = Timed::new("sessions: any order");
+    let rivulet = Rivulet::up().await;
+    let mut random = Random::seeded("sessions: any order");
+    let start = events::now_millis() - 180 * MINUTE;
+    // Times near each other by whole gaps, a millisecond less or more, within so few hours that no session is forgotten.
+    let mut people: Vec<Vec<i64>> = Vec::new();
+    for _ in 0..PEOPLE {
+        let count = 3 + random.below(8);
+        let mut time = || {
+            let edge = i64::try_from(random.below(3)).unwrap() - 1;
+            start + i64::try_from(random.below(15)).unwrap() * 10 * MINUTE + edge
+        };
+        people.push((0..count).map(|_| time()).collect());
+    }
+    for (person, times) in people.iter().enumerate() {
+        let who = of_user(&format!("any-{person}"));
+        for time in times {
+            let event = events::at(events::page_view(&mut random, &who), *time);
+            assert_eq!(rivulet.client().send(event.to_string()).await.status, 200);
+        }
+    }
+    for (person, times) in people.iter().enumerate() {
+        let profile = faults::eventually("all events are counted", SOON, async || {
+            let profile = rivulet.profile(&format!("user:any-{person}")).await?;
+            (profile["counters"]["page_view"] == times.len()).then_some(profile)
+        });
+        let session = profile.await["session"].clone();
+        let mut sorted = times.clone();
+        sorted.sort_unstable();
+        let begins = |n: &usize| *n == 0 || sorted[*n] - sorted[*n - 1] > 30 * MINUTE;
+        let first = (0..sorted.len()).rev().find(begins).unwrap();
+        let right = (sorted[first], *sorted.last().unwrap(), sorted.len() - first);
+        let told = (millis(&session["started_at"]), millis(&session["last_at"]));
+        assert_eq!(told, (right.0, right.1), "{person}: {times:?}: {session}");
+        assert_eq!(session["events"], right.2, "{person}: {times:?}: {session}");
+    }
+    let changes = log::cat(&rivulet, "rivulet.profiles").await;
+    for session in changes.iter().flat_map(|record| sessions_in(&record.value)) {
+        assert!(millis(&session["started_at"]) <= millis(&session["last_at"]), "negative length: {session}");
     }
 }
 

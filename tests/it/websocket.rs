@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 const TOO_LARGE: u16 = 1009;
 const NOT_UTF8: u16 = 1007;
+const TRY_LATER: u16 = 1013;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_batch_is_acked_with_its_verdicts_in_order() {
@@ -276,4 +277,59 @@ async fn keys_and_origins_are_checked_before_anything_is_taken() {
     let mut silent = Socket::open(rivulet.address(), "", None).await.unwrap();
     silent.end().await;
     assert!(log::events(&rivulet).await.is_empty());
+}
+
+/// C13: a limit that looked at single frames would let these grow without end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_messages_without_end_are_closed_at_the_limit_within_bounded_memory_and_unnoticed() {
+    const SOCKETS: usize = 50;
+    let _timed = Timed::new("websocket: without end");
+    let mut rivulet = Rivulet::up().await;
+    let (mut neighbour, hello) = Socket::hello(rivulet.address(), None).await;
+    let limit = usize::try_from(hello["limits"]["batch_bytes"].as_u64().unwrap()).unwrap();
+    let address = rivulet.address().to_owned();
+    let endless = (0..SOCKETS).map(|_| {
+        let address = address.clone();
+        tokio::spawn(async move {
+            let (mut socket, _) = Socket::hello(&address, None).await;
+            let piece = vec![b' '; 64 * 1024];
+            let mut sent = 0;
+            while sent < 2 * limit && socket.raw(Socket::fragment(&piece, sent == 0, false)).await {
+                sent += piece.len();
+            }
+            (socket.end().await, sent)
+        })
+    });
+    let endless: Vec<_> = endless.collect();
+    let mut random = Random::seeded("websocket: without end");
+    let (mut seq, mut slowest) = (0, std::time::Duration::ZERO);
+    while !endless.iter().all(tokio::task::JoinHandle::is_finished) {
+        seq += 1;
+        let start = std::time::Instant::now();
+        let ack = neighbour.acked(seq, &[events::page_view(&mut random, &of_device("ws-near"))]).await;
+        assert_eq!(ack["events"][0]["status"], "accepted", "{ack}");
+        let rest =
+            rivulet.client().send(events::page_view(&mut random, &of_device("ws-rest")).to_string()).await;
+        assert_eq!(rest.status, 200, "a request beside them: {}", rest.text);
+        slowest = slowest.max(start.elapsed());
+    }
+    let mut codes: HashMap<Option<u16>, usize> = HashMap::new();
+    for socket in endless {
+        let (code, sent) = socket.await.unwrap();
+        assert!(sent <= 2 * limit, "{sent} bytes were taken");
+        *codes.entry(code).or_default() += 1;
+    }
+    let peak = rivulet.memory_kib("VmHWM");
+    eprintln!(
+        "closed with {codes:?}; neighbours answered {seq} times, in {slowest:?} at most; peak {peak} KiB"
+    );
+    let told = |code| codes.get(&Some(code)).copied().unwrap_or(0);
+    assert_eq!(told(TOO_LARGE) + told(TRY_LATER), SOCKETS, "{codes:?}");
+    assert!(told(TOO_LARGE) > 0, "none came to the limit: {codes:?}");
+    assert!(peak < 256 * 1024, "{peak} KiB at its worst");
+    faults::eventually("the closed ones are gone", SOON, async || {
+        rivulet.metric("rivulet_gateway_sockets", &[]).await.filter(|sockets| *sockets == 1)
+    })
+    .await;
+    rivulet.assert_alive();
 }

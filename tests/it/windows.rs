@@ -62,15 +62,7 @@ rules:
             (told.len() >= decided.len()).then_some(told)
         });
         for record in told.await {
-            for fact in record.value["facts"].as_array().into_iter().flatten() {
-                if let (Some(count), Some(events)) = (fact["value"].as_u64(), fact["events"].as_array()) {
-                    assert_eq!(
-                        usize::try_from(count).unwrap(),
-                        events.len(),
-                        "the count equals the facts listed: {fact}"
-                    );
-                }
-            }
+            counts_its_facts(&record, 3);
         }
     }
     let devices = [of_device("c52-d1"), of_device("c52-d2")];
@@ -83,4 +75,96 @@ rules:
         !records.iter().any(|record| record.key.starts_with("c52-d")),
         "two views of two devices are not three"
     );
+}
+
+/// Panics unless a decision lists the events it counted, at least so many.
+fn counts_its_facts(record: &Record, least: usize) {
+    let facts = record.value["facts"].as_array().unwrap_or_else(|| panic!("no facts: {}", record.line));
+    let counted = facts.iter().filter_map(|fact| Some((fact["value"].as_u64()?, fact["events"].as_array()?)));
+    let counted: Vec<(u64, &Vec<Value>)> = counted.filter(|(_, events)| !events.is_empty()).collect();
+    assert!(!counted.is_empty(), "no fact lists events: {}", record.line);
+    for (count, events) in counted {
+        let listed: std::collections::HashSet<String> = events.iter().map(Value::to_string).collect();
+        assert_eq!(
+            usize::try_from(count).unwrap(),
+            listed.len(),
+            "the count equals the events listed: {}",
+            record.line
+        );
+        assert!(listed.len() >= least, "{}", record.line);
+        let trigger = record.value["trigger"].to_string();
+        assert!(listed.contains(&trigger), "the event that fired is among them: {}", record.line);
+    }
+}
+
+/// The kind behind C52: any times, in their order, against a plain count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_fires_at_exactly_the_events_that_a_plain_count_says() {
+    const PEOPLE: usize = 12;
+    let _timed = Timed::new("windows: plain count");
+    let rules = "
+rules:
+  - name: three_views
+    on: product_view
+    when: { count: product_view, by: metadata.category, within: 30m, at_least: 3 }
+    decide: { slot: window, payload: { title: \"{category}\" } }
+";
+    let rivulet = Rivulet::with(Options::default().rules(rules)).await;
+    let mut random = Random::seeded("windows: plain count");
+    let start = events::now_millis() - 100 * MINUTE;
+    let mut right: Vec<String> = Vec::new();
+    let mut total = 0;
+    for person in 0..PEOPLE {
+        let who = of_user(&format!("plain-{person}"));
+        let mut times: Vec<i64> = (0..4 + random.below(6))
+            .map(|_| {
+                let edge = i64::try_from(random.below(3)).unwrap() - 1;
+                start + i64::try_from(random.below(8)).unwrap() * 10 * MINUTE + edge
+            })
+            .collect();
+        times.sort_unstable();
+        let views: Vec<(i64, &str, Value)> = times
+            .iter()
+            .map(|time| {
+                let category = *random.pick(&["shoes", "hats"]);
+                (*time, category, events::at(events::product_view(&mut random, &who, category), *time))
+            })
+            .collect();
+        for (n, (time, category, view)) in views.iter().enumerate() {
+            let inside = |(other, of, _): &&(i64, &str, Value)| of == category && *other > time - 30 * MINUTE;
+            if views[..=n].iter().filter(inside).count() >= 3 {
+                right.push(events::id(view).to_owned());
+            }
+        }
+        total += views.len();
+        let batch: Vec<Value> = views.into_iter().map(|(_, _, view)| view).collect();
+        // Together or one by one makes no difference.
+        let bodies = if person % 2 == 0 {
+            vec![events::array(&batch)]
+        } else {
+            batch.iter().map(Value::to_string).collect()
+        };
+        for body in bodies {
+            assert_eq!(rivulet.client().send(body).await.status, 200);
+        }
+    }
+    faults::eventually("all views are processed", SOON, async || {
+        let applied = rivulet.metric("rivulet_processor_records_total", &["applied"]).await?;
+        (applied >= total as u64).then_some(())
+    })
+    .await;
+    let mut decided: Vec<String> = Vec::new();
+    let told = faults::until(SOON, async || {
+        let records = log::cat(&rivulet, "rivulet.decisions").await;
+        decided = records.iter().map(|record| record.value["trigger"].as_str().unwrap().to_owned()).collect();
+        for record in &records {
+            counts_its_facts(record, 3);
+        }
+        (decided.len() >= right.len()).then_some(())
+    });
+    told.await;
+    right.sort();
+    decided.sort();
+    assert!(!right.is_empty());
+    assert_eq!(decided, right);
 }

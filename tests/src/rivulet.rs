@@ -3,7 +3,7 @@
 //! **Invariant:** a test that fails shows the end of what the program wrote on standard error; the program dies with the test.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -129,7 +129,10 @@ impl Rivulet {
             File::options().create(true).append(true).open(self.path("stderr.log")).expect("a log file");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut process = Leash::start(&mut command, None);
-        let told = lines(&mut process, |line| {
+        let kept = File::options().create(true).append(true).open(self.path("stdout.log"));
+        let kept = kept.expect("a log file");
+        let told = lines(&mut process, move |line| {
+            let _ = writeln!(&kept, "{line}");
             let (_, address) = line.split_once(LISTENING)?;
             let end = address.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(address.len());
             Some(address[..end].to_owned())
@@ -238,6 +241,11 @@ impl Rivulet {
     pub async fn profile(&self, id: &str) -> Option<Value> {
         let answer = self.secret().get(&format!("/v1/profiles/{id}")).await.ok()?;
         (answer.status == 200).then_some(answer.json)
+    }
+
+    /// Everything it wrote on standard output so far.
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(self.path("stdout.log")).unwrap_or_default()
     }
 
     /// Everything it wrote on standard error so far.

@@ -6,11 +6,15 @@ pub(crate) mod environment;
 pub(crate) mod keys;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use broker::clock::SystemClock;
 use broker::embedded::JournalConfig;
+use gateway::authenticate::Keys;
 use gateway::{GatewayConfig, KeyConfig, ServerConfig};
 use schemas::token::SecretText;
 use serde::Deserialize;
@@ -19,6 +23,9 @@ use crate::cli::ServeOptions;
 
 /// Shortest control key, bytes.
 const CONTROL_KEY_BYTES: usize = 32;
+
+/// A segment holds at least a few records, and its offsets are counted in 32 bits.
+const SEGMENT_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
@@ -54,7 +61,7 @@ pub(crate) struct Config {
 pub(crate) struct LogSection {
     /// Partitions of every topic of the embedded log; fixed when the folder is first used. 8.
     pub(crate) partitions: u32,
-    /// Size at which a segment is sealed, bytes. 64 MiB.
+    /// Size at which a segment is sealed, bytes, from 4 KiB to 1 GiB. 64 MiB.
     pub(crate) segment_bytes: u64,
     /// Age at which a segment is deleted, hours; 0 keeps all. 168.
     pub(crate) retention_hours: u64,
@@ -202,6 +209,15 @@ impl Config {
                 "processor.control_key must have {CONTROL_KEY_BYTES} bytes at least: `openssl rand -hex 32` makes one"
             );
         }
+        anyhow::ensure!(
+            SEGMENT_BYTES.contains(&self.log.segment_bytes),
+            "log.segment_bytes must be from {} to {}",
+            SEGMENT_BYTES.start(),
+            SEGMENT_BYTES.end()
+        );
+        // Here, before anything is made on disk.
+        self.gateway.check().context("in [gateway]")?;
+        Keys::new(&self.keys, Arc::new(SystemClock)).context("in [[keys]]")?;
         if let Some(kafka) = &self.kafka {
             anyhow::ensure!(
                 !kafka.brokers.trim().is_empty(),
