@@ -223,6 +223,25 @@ async fn nobody_gets_no_profile_and_the_log_is_held_where_the_store_is() {
     assert_eq!(world.log.ends(Topic::Events).iter().sum::<u64>(), 2, "no device joined");
 }
 
+#[tokio::test]
+async fn outputs_that_the_log_will_never_take_are_counted_and_hold_up_nothing() {
+    let world = world().await;
+    world.log.takes_at_most(10);
+    for id in 1..=3 {
+        world.log.put(view(id, NOON, "u1").record());
+    }
+    world.settle().await;
+    assert!(world.log.records(Topic::Decisions).is_empty() && world.log.records(Topic::Profiles).is_empty());
+    let metrics = world.processor.metrics().await;
+    let refused = metrics.lines().find(|line| line.starts_with("rivulet_processor_refused_outputs_total"));
+    assert!(refused.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
+    world.log.takes_at_most(1 << 20);
+    world.log.put(view(4, NOON, "u1").record());
+    world.settle().await;
+    assert_eq!(world.processor.ledger().applied, 4);
+    assert!(!world.log.records(Topic::Profiles).is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_disk_a_decision_leaves_within_milliseconds_and_the_state_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
