@@ -56,6 +56,9 @@ pub(crate) enum Command {
     /// Look at refused events of a running program, and try them again.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Put this program under load, kill it, freeze it, take its space, and check that nothing that was answered is lost, counted
+    /// twice or out of order. Exits 1 and names the seed when a promise is broken.
+    Torture(TortureOptions),
     /// Measure: figures per core and ratios against a reference of the same run.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -298,4 +301,20 @@ pub(crate) struct FateBenchOptions {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TortureOptions {
+    /// Seed of the load and of the faults.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Seeds to run, from the first on.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) count: u64,
+    /// Faults in each run.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) rounds: u64,
+    /// Put this Kafka behind it: host:port.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: Option<String>,
 }

@@ -10,7 +10,7 @@ use tests::rivulet::{Options, Rivulet};
 async fn help_documents_every_command_and_every_option() {
     let _timed = Timed::new("cli: help");
     let rivulet = Rivulet::prepared(Options::default());
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 11] = [
         &[],
         &["up"],
         &["gateway"],
@@ -18,6 +18,7 @@ async fn help_documents_every_command_and_every_option() {
         &["schema", "check"],
         &["log", "cat"],
         &["fate"],
+        &["torture"],
         &["bench", "ingest"],
         &["bench", "process"],
         &["bench", "fate"],

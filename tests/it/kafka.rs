@@ -75,7 +75,7 @@ async fn a_broker_that_is_away_changes_no_answer_and_everything_arrives_when_it_
         assert!(odd.is_none(), "a level changed: {odd:?}");
     }
     assert!(slowest < ANSWER_WITHIN, "the broker's absence was felt: {slowest:?}");
-    let records = crate::crash::arrived(&rivulet, &crowd).await;
+    let records = tests::torture::arrived(&rivulet, &crowd).await;
     check_log(&crowd, &records);
     faults::eventually("the spool drains", LATER, async || {
         let ready = rivulet.client().get("/ready").await.ok()?;

@@ -37,6 +37,7 @@ mod recovery;
 mod schemas;
 mod sessions;
 mod silence;
+mod space;
 mod spool_position;
 mod text;
 mod times;

@@ -30,3 +30,5 @@ pub mod raw;
 pub mod rivulet;
 pub mod sender;
 pub mod socket;
+pub mod torture;
+pub mod volume;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::client::Client;
 use crate::faults::{self, LATER, SOON};
 use crate::leash::Leash;
+use crate::volume::Volume;
 
 /// What stands before the address in the line the program prints once it listens.
 const LISTENING: &str = "listening on http://";
@@ -67,6 +68,7 @@ pub struct Rivulet {
     options: Options,
     process: Option<Leash>,
     address: String,
+    volume: Option<Volume>,
     /// From start to the first 200 of `/ready`, of the last start.
     pub ready_after: Duration,
 }
@@ -93,7 +95,14 @@ impl Rivulet {
                 .expect("the test's folder is writable");
             std::fs::write(path, text).expect("the test's folder is writable");
         }
-        Self { dir, options, process: None, address: String::new(), ready_after: Duration::ZERO }
+        Self {
+            dir,
+            options,
+            process: None,
+            address: String::new(),
+            volume: None,
+            ready_after: Duration::ZERO,
+        }
     }
 
     /// Starts it (again) on the same folder and waits until it is ready.
@@ -253,8 +262,22 @@ impl Rivulet {
         std::fs::read_to_string(self.path("stderr.log")).unwrap_or_default()
     }
 
+    /// Puts the log on a disk of its own, of this size; whether the system lets us. Before the first start.
+    pub fn put_log_on_a_disk_of(&mut self, bytes: u64) -> bool {
+        self.volume = Volume::mounted(&self.data().join("log"), bytes);
+        self.volume.is_some()
+    }
+
+    /// The log's own disk.
+    pub fn volume(&self) -> Option<&Volume> {
+        self.volume.as_ref()
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match &self.volume {
+            Some(volume) => volume.command(&binary(), self.dir.path()),
+            None => Command::new(binary()),
+        };
         // The working folder is the test's own: a relative default path cannot reach the repository.
         command.current_dir(self.dir.path());
         for (name, value) in &self.options.env {
@@ -304,8 +327,18 @@ pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> Option<u64> {
     (!values.is_empty()).then(|| values.iter().sum())
 }
 
-/// The binary under test: `RIVULET_BIN`, else `rivulet` beside the test's own executable.
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the binary under test, for a process that is no test.
+pub fn use_binary(path: PathBuf) {
+    let _ = BINARY.set(path);
+}
+
+/// The binary under test: what was named, else `RIVULET_BIN`, else `rivulet` beside the test's own executable.
 pub fn binary() -> PathBuf {
+    if let Some(path) = BINARY.get() {
+        return path.clone();
+    }
     if let Some(path) = std::env::var_os("RIVULET_BIN") {
         return path.into();
     }

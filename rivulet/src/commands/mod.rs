@@ -6,6 +6,7 @@ mod fate;
 mod log;
 mod quarantine;
 mod schema;
+mod torture;
 mod up;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Processor(options) => runtime()?.block_on(up::run(options, Role::Processor)),
         Command::Schema(SchemaCommand::Check { dir }) => schema::check(dir.as_deref()),
         Command::Log(LogCommand::Cat(options)) => runtime()?.block_on(log::cat(options)),
+        Command::Torture(options) => runtime()?.block_on(torture::run(options)),
         Command::Fate(options) => runtime()?.block_on(fate::run(options)),
         Command::Quarantine(command) => runtime()?.block_on(quarantine::run(command)),
         Command::Bench(BenchCommand::Ingest(options)) => runtime()?.block_on(bench::ingest::run(options)),

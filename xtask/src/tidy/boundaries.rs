@@ -10,7 +10,11 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("processor/core/Cargo.toml", "processor-core", &["schemas"]),
     ("processor/Cargo.toml", "processor", &["schemas", "broker", "processor-core"]),
     ("sdk-wasm/Cargo.toml", "sdk-wasm", &["schemas"]),
-    ("rivulet/Cargo.toml", "rivulet", &["schemas", "broker", "gateway", "processor", "processor-core"]),
+    (
+        "rivulet/Cargo.toml",
+        "rivulet",
+        &["schemas", "broker", "gateway", "processor", "processor-core", "tests"],
+    ),
     ("tests/Cargo.toml", "tests", &["broker"]),
     ("xtask/Cargo.toml", "xtask", &[]),
     ("xtask/bindgen/Cargo.toml", "xtask-bindgen", &[]),
