@@ -1,7 +1,8 @@
 //! What came in and what became of it, per source.
 //!
 //! **Invariant:** `received = delivered + duplicate + quarantined + rejected + discarded + in_flight`, always, per source. An event
-//! that the log could not take now (`retry`) is `discarded`: the sender was told, and its next attempt is received anew.
+//! that the log could not take now (`retry`) is `discarded`: the sender was told, and its next attempt is received anew. An event
+//! that a client says it has dropped is received, by that report, and `discarded`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +40,7 @@ pub struct Totals {
     pub quarantined: u64,
     /// Refused.
     pub rejected: u64,
-    /// Not taken, told so.
+    /// Not taken, told so; or dropped by the client, which told us so.
     pub discarded: u64,
     /// Not yet answered.
     pub in_flight: u64,
@@ -64,6 +65,15 @@ impl Ledger {
         account.received.inc_by(events as u64);
         account.in_flight.inc_by(i64::try_from(events).unwrap_or(i64::MAX));
         Entry { account, open: events }
+    }
+
+    /// Books events that never came: their client says that it dropped them.
+    pub(crate) fn discarded_by_client(&self, source: &SourceName, events: u64) {
+        let account = self.account(source.as_str());
+        account.received.inc_by(events);
+        if let Some(discarded) = account.outcomes.get(Outcome::Discarded as usize) {
+            discarded.inc_by(events);
+        }
     }
 
     /// The counts of a source.
@@ -186,6 +196,8 @@ mod tests {
         assert_eq!(ledger.totals("web"), right);
         drop(ledger.receive(&web, 2));
         assert_eq!(ledger.totals("web").discarded, 3);
+        ledger.discarded_by_client(&web, 40);
+        assert_eq!((ledger.totals("web").discarded, ledger.totals("web").received), (43, 47));
         assert!(ledger.totals("web").balances());
     }
 }

@@ -37,6 +37,7 @@ mod validate;
 
 mod pipeline;
 
+mod discards;
 pub mod ledger;
 pub mod telemetry;
 
@@ -60,6 +61,7 @@ use schemas::registry::Registry;
 use crate::address::Network;
 use crate::authenticate::Keys;
 pub use crate::config::{ConfigError, GatewayConfig, KeyConfig};
+use crate::discards::Discards;
 use crate::drain::Drain;
 use crate::entropy::{Entropy, OsEntropy};
 use crate::ledger::Ledger;
@@ -81,6 +83,7 @@ pub struct Gateway {
     entropy: Arc<dyn Entropy>,
     metrics: Metrics,
     ledger: Ledger,
+    discards: Discards,
     recent: Recent,
     push: Arc<PushHub>,
     tail: Tail,
@@ -123,6 +126,7 @@ impl Gateway {
             clock,
             entropy,
             ledger: Ledger::new(&metrics),
+            discards: Discards::default(),
             recent: Recent::new(config.recent_ids),
             push,
             tail: Tail::new(&config),

@@ -30,6 +30,18 @@ pub struct ClientHello {
     pub compression: Vec<String>,
 }
 
+/// A client's report of events that it dropped knowingly: one of the array `discarded` beside the `events` of a batch frame or a
+/// body of `POST /v1/events`. It may come several times, and with a higher number each: what counts is an id's highest.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Discarded {
+    /// The report's own, a UUID.
+    pub id: String,
+    /// Why: `queue.full`, `event.expired` (no verdict for 7 days) or `event.too_large`.
+    pub code: String,
+    /// How many events.
+    pub events: u64,
+}
+
 /// How a binary message is compressed, once `hello` has agreed on it. One message is one whole stream of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

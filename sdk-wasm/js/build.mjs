@@ -27,23 +27,48 @@ function tool(name, ...args) {
   execFileSync(process.execPath, [join(binaryen, 'bin', name), ...args], { stdio: ['ignore', 'inherit', 'inherit'] });
 }
 
-/** The engine as JavaScript: a function that takes the imports, instead of a module that names them. */
+/** wasm-bindgen's names of what `src/glue.ts` uses, found by what its own glue does with them. */
+function exportsOf(glue) {
+  const find = (pattern) => {
+    const name = pattern.exec(glue)?.[1];
+    if (!name) throw new Error(`wasm-bindgen passes strings in another way than src/glue.ts: no ${pattern}`);
+    return name;
+  };
+  return {
+    memory: 'memory',
+    step: find(/wasm\.(step)\(retptr, ptr0, len0, val2, val3\);/),
+    stack: find(/const retptr = wasm\.(\w+)\(-16\)/),
+    malloc: find(/passStringToWasm0\(input, wasm\.(\w+), wasm\.\w+\)/),
+    free: find(/wasm\.(\w+)\(deferred\w+, deferred\w+, 1\);/),
+  };
+}
+
+/** Renames the exports, and leaves out what is reached by none of them. */
+function prune(module, exports, out) {
+  const graph = join(build, 'exports.json');
+  const roots = Object.entries(exports).map(([name, old]) => ({ name, root: true, export: old }));
+  writeFileSync(graph, JSON.stringify(roots));
+  tool('wasm-metadce', ...FEATURES, module, '--graph-file', graph, '-o', out);
+  const text = join(build, 'pruned.wat');
+  tool('wasm-dis', ...FEATURES, out, '-o', text);
+  let wat = readFileSync(text, 'utf8');
+  for (const [name, old] of Object.entries(exports)) wat = wat.replace(`(export "${old}"`, `(export "${name}"`);
+  if (/\(import /.test(wat)) throw new Error('the engine imports something');
+  writeFileSync(text, wat);
+  tool('wasm-as', ...FEATURES, text, '-o', out);
+}
+
+/** The engine as JavaScript: a function that gives the exports. */
 function fallback(module) {
   const lowered = join(build, 'lowered.wasm');
   const script = join(build, 'core.wasm2js.js');
-  tool('wasm-opt', ...FEATURES, ...LOWER, '-Oz', ...STRIP, module, '-o', lowered);
+  tool('wasm-opt', ...FEATURES, ...LOWER, '-Oz', '--converge', ...STRIP, module, '-o', lowered);
   tool('wasm2js', '-Oz', lowered, '-o', script);
   const text = readFileSync(script, 'utf8');
-  const imports = [...text.matchAll(/^import \* as (\w+) from '(.*)';$/gm)];
   const body = text.replace(/^import .*$/gm, '').replace(/^export var (\w+) = (\w+)\.(\w+);$/gm, '');
   const instance = /^var (\w+) = asmFunc\(/m.exec(body);
   if (!instance) throw new Error('wasm2js writes another form than this script knows');
-  for (const [, , from] of imports) if (from !== './core_bg.js') throw new Error(`the engine imports ${from}`);
-  // The glue notices that memory has grown by its old buffer being detached, which WebAssembly does and wasm2js does not.
-  const grown = body.replace('buffer = newBuffer;', 'new MessageChannel().port1.postMessage(0, [buffer]); buffer = newBuffer;');
-  if (grown === body) throw new Error('wasm2js grows memory in another way than this script knows');
-  const names = imports.map(([, name]) => `var ${name} = glue;`).join('');
-  return `export default function (glue) {${names}${grown}\nreturn ${instance[1]};}`;
+  return `export default function () {${body}\nreturn ${instance[1]};}`;
 }
 
 async function bundle(entry, outfile, options) {
@@ -74,8 +99,8 @@ function size(...files) {
 rmSync(build, { recursive: true, force: true });
 mkdirSync(build, { recursive: true });
 mkdirSync(dist, { recursive: true });
-const module = join(bindgen, 'core_bg.wasm');
-copyFileSync(join(bindgen, 'core_bg.js'), join(build, 'core_bg.js'));
+const module = join(build, 'pruned.wasm');
+prune(join(bindgen, 'core_bg.wasm'), exportsOf(readFileSync(join(bindgen, 'core_bg.js'), 'utf8')), module);
 tool('wasm-opt', ...FEATURES, '-Oz', '--converge', ...STRIP, module, '-o', join(dist, 'core.wasm'));
 const { code } = await esbuild.transform(fallback(module), { minify: true, format: 'esm', target: 'es2021', legalComments: 'none' });
 writeFileSync(join(dist, 'core.fallback.js'), code);
@@ -84,6 +109,8 @@ await bundle('module.ts', 'rivulet.mjs', { format: 'esm', external: ['./core.fal
 // Without a bundler's prologue: the snippet's bytes stand in every page.
 const stub = await esbuild.transform(readFileSync(join(here, 'src/stub.js'), 'utf8'), { minify: true, target: 'es2019', legalComments: 'none' });
 writeFileSync(join(dist, 'stub.js'), stub.code.trim());
+// For the tests in Node.
+await bundle('glue.ts', '../js/build/glue.mjs', { format: 'esm' });
 copyFileSync(join(here, 'index.d.ts'), join(dist, 'index.d.ts'));
 const manifest = JSON.parse(readFileSync(join(here, 'browser.package.json'), 'utf8'));
 writeFileSync(join(dist, 'package.json'), JSON.stringify({ ...manifest, version }, null, 2) + '\n');

@@ -5,11 +5,10 @@
 
 use alloc::string::String;
 
-use schemas::wire::push_u64;
+use schemas::wire::push_number;
 
-use crate::id::EventId;
-use crate::input::{Channel, Command, Delivery};
-use crate::packed::{FIELD, cut, number};
+use crate::input::{Channel, Command, Delivery, Millis};
+use crate::packed::{FIELD, cut, number, whole};
 
 const COMMAND: u8 = 0x1e;
 
@@ -45,7 +44,7 @@ impl Commands {
     /// Begins a command; its fields follow by [`Self::field`].
     pub(crate) fn begin(&mut self, op: &str) -> &mut Self {
         if !self.0.is_empty() {
-            self.0.push('\u{1e}');
+            self.0.push_str("\u{1e}");
         }
         self.0.push_str(op);
         self
@@ -53,7 +52,7 @@ impl Commands {
 
     /// The next field of the command begun; what is written to the text is its content.
     pub(crate) fn field(&mut self) -> &mut String {
-        self.0.push('\u{1f}');
+        self.0.push_str("\u{1f}");
         &mut self.0
     }
 
@@ -62,42 +61,39 @@ impl Commands {
         self.field()
     }
 
-    pub(crate) fn put_event(&mut self, id: EventId) -> &mut String {
-        self.begin("P").event_key(id);
-        self.field()
-    }
-
     pub(crate) fn del(&mut self, key: &str) {
         self.begin("D").field().push_str(key);
     }
 
-    pub(crate) fn del_event(&mut self, id: EventId) {
-        self.begin("D").event_key(id);
+    /// Writes under a key made of a letter and an id.
+    pub(crate) fn put_of(&mut self, kind: &str, id: &str) -> &mut String {
+        self.begin("P").key_of(kind, id);
+        self.field()
     }
 
-    fn event_key(&mut self, id: EventId) {
+    pub(crate) fn del_of(&mut self, kind: &str, id: &str) {
+        self.begin("D").key_of(kind, id);
+    }
+
+    fn key_of(&mut self, kind: &str, id: &str) {
         let field = self.field();
-        field.push_str("e:");
-        id.push(field);
+        field.push_str(kind);
+        field.push_str(id);
     }
 
     pub(crate) fn send_http(&mut self, request: u32, channel: Channel) -> &mut String {
-        push_u64(self.begin("H").field(), u64::from(request));
+        push_number(self.begin("H").field(), f64::from(request));
         self.field().push_str(if channel == Channel::Parting { "1" } else { "0" });
         self.field()
     }
 
-    pub(crate) fn set_timer(&mut self, millis: u64) {
-        push_u64(self.begin("T").field(), millis);
+    pub(crate) fn set_timer(&mut self, millis: Millis) {
+        push_number(self.begin("T").field(), millis);
     }
 
     pub(crate) fn deliver(&mut self, kind: Delivery) -> &mut String {
         self.begin("V").field().push_str(word(kind));
         self.field()
-    }
-
-    pub(crate) fn tracked(&mut self, id: EventId) {
-        id.push(self.begin("I").field());
     }
 }
 
@@ -117,6 +113,7 @@ fn read(text: &str) -> Option<Command<'_>> {
     Some(match op {
         "P" => cut(rest, FIELD).map(|(key, value)| Command::Put { key, value })?,
         "D" => Command::Del { key: rest },
+        "Z" => Command::Purge,
         "O" => Command::OpenSocket,
         "S" => Command::SendSocket(rest),
         "X" => Command::CloseSocket,
@@ -124,16 +121,15 @@ fn read(text: &str) -> Option<Command<'_>> {
             let (request, rest) = cut(rest, FIELD)?;
             let (channel, body) = cut(rest, FIELD)?;
             let channel = if channel == "1" { Channel::Parting } else { Channel::Live };
-            Command::SendHttp { request: u32::try_from(number(request)?).ok()?, channel, body }
+            Command::SendHttp { request: whole(number(request)), channel, body }
         }
-        "T" => Command::SetTimer(number(rest)?),
+        "T" => Command::SetTimer(number(rest)),
         "V" => {
             let (name, json) = cut(rest, FIELD)?;
             let kinds =
                 [Delivery::Verdict, Delivery::Decision, Delivery::Queue, Delivery::State, Delivery::Error];
             Command::Deliver(kinds.into_iter().find(|kind| word(*kind) == name)?, json)
         }
-        "I" => Command::Tracked(EventId::parse(rest)?),
         _ => return None,
     })
 }

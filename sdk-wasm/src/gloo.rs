@@ -22,7 +22,9 @@ use wasm_bindgen_futures::spawn_local;
 
 use crate::commands::Commands;
 use crate::engine::Engine;
-use crate::input::{Answer, Channel, Command, Consent, Delivery, Input, Priority, Tracked};
+use crate::id::Mint;
+use crate::input::{Channel, Command, Consent, Delivery, Input, Priority, Tracked};
+use crate::{host, packed};
 
 /// Name and version, as the gateway sees them.
 const SDK: &str = concat!("rivulet-gloo/", env!("CARGO_PKG_VERSION"));
@@ -45,6 +47,9 @@ type Listener = Rc<dyn Fn(Delivery, &str)>;
 struct Inner {
     options: Options,
     engine: RefCell<Engine>,
+    mint: RefCell<Mint>,
+    /// The server's name of the session, to go on with after a cut.
+    session: RefCell<Option<String>>,
     socket: RefCell<Option<UnboundedSender<String>>>,
     /// Counts sockets, so that the end of an old one is not taken for the present one's.
     sockets: RefCell<u32>,
@@ -67,20 +72,21 @@ impl Client {
     /// Starts with what earlier visits have left in storage.
     pub fn start(options: Options) -> Self {
         let consent = options.consent;
-        let key = options.key.clone();
         let client = Self(Rc::new(Inner {
             options,
             engine: RefCell::default(),
+            mint: RefCell::default(),
+            session: RefCell::default(),
             socket: RefCell::default(),
             sockets: RefCell::default(),
             timer: RefCell::default(),
             listeners: RefCell::default(),
             page: RefCell::default(),
         }));
-        client.restore(|key| !key.starts_with("e:"));
-        client.run(Input::Start { key: &key, sdk: SDK, socket: true, consent });
-        client.run(Input::Leader(true));
-        client.restore(|key| key.starts_with("e:"));
+        client.restore(|key| key.len() == 1);
+        client.run(&Input::Start { socket: true, consent });
+        client.run(&Input::Leader(true));
+        client.restore(|key| key.len() > 1);
         client.listen_to_page();
         client
     }
@@ -100,17 +106,18 @@ impl Client {
 
     /// The visitor has signed out: another device id, no person.
     pub fn reset(&self) {
-        self.run(Input::Reset);
+        let device = self.mint();
+        self.run(&Input::Reset { device: &device });
     }
 
     /// Sends what waits, if the server does not want a pause.
     pub fn flush(&self) {
-        self.run(Input::Flush);
+        self.run(&Input::Flush);
     }
 
     /// The visitor's choice.
     pub fn consent(&self, consent: Consent) {
-        self.run(Input::Consent(consent));
+        self.run(&Input::Consent(consent));
     }
 
     /// Calls back with each delivery's JSON.
@@ -119,35 +126,42 @@ impl Client {
     }
 
     fn event(&self, user: Option<&str>, event_type: &str, metadata_json: &str) {
-        let mut type_json = String::new();
-        schemas::wire::push_string(&mut type_json, event_type);
+        let id = self.mint();
         let timestamp = String::from(js_sys::Date::new_0().to_iso_string());
-        let event = Tracked {
-            priority: Priority::Normal,
-            timestamp: &timestamp,
-            type_json: &type_json,
+        let mut json = String::from(r#""event_type":"#);
+        schemas::wire::push_string(&mut json, event_type);
+        for text in [
+            r#","timestamp":""#,
+            &timestamp,
+            r#"","metadata":"#,
             metadata_json,
-            context_json: r#"{"library":{"name":"rivulet-gloo"}}"#,
-            id: None,
-        };
+            r#","context":{"library":{"name":"rivulet-gloo"}}"#,
+        ] {
+            json.push_str(text);
+        }
+        let event = Tracked { priority: Priority::Normal, id: &id, json: &json };
         match user {
             Some(user) => {
                 let mut user_json = String::new();
                 schemas::wire::push_string(&mut user_json, user);
-                self.run(Input::Identify { user_json: &user_json, event });
+                self.run(&Input::Identify { user_json: &user_json, event });
             }
-            None => self.run(Input::Track(event)),
+            None => self.run(&Input::Track(event)),
         }
     }
 
-    fn run(&self, input: Input<'_>) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a clock's time is a small whole number"
-        )]
-        let now = js_sys::Date::now() as u64;
-        let commands: Commands = self.0.engine.borrow_mut().step(input, now, entropy());
+    fn mint(&self) -> String {
+        let [first, second, third, _] = entropy();
+        self.0.mint.borrow_mut().next(js_sys::Date::now(), [first, second, third])
+    }
+
+    fn run(&self, input: &Input<'_>) {
+        self.run_packed(&packed::write(input));
+    }
+
+    fn run_packed(&self, input: &str) {
+        let [_, _, _, random] = entropy();
+        let commands: Commands = self.0.engine.borrow_mut().step_packed(input, js_sys::Date::now(), random);
         for command in commands.iter() {
             self.obey(command);
         }
@@ -158,11 +172,16 @@ impl Client {
             Command::Put { key, value } => {
                 let written = storage().and_then(|storage| storage.set_item(&prefixed(key), value).ok());
                 if written.is_none() {
-                    self.run(Input::PutFailed { key });
+                    self.run(&Input::PutFailed { key });
                 }
             }
             // What cannot be removed is sent again some day, and the server knows it by its id.
             Command::Del { key } => drop(storage().map(|storage| storage.remove_item(&prefixed(key)))),
+            Command::Purge => {
+                for key in keys() {
+                    drop(storage().map(|storage| storage.remove_item(&key)));
+                }
+            }
             Command::OpenSocket => self.open(),
             Command::SendSocket(text) => {
                 if let Some(socket) = &*self.0.socket.borrow() {
@@ -174,8 +193,8 @@ impl Client {
             Command::SendHttp { request, channel, body } => self.send(request, channel, body.into()),
             Command::SetTimer(millis) => {
                 let client = self.clone();
-                let millis = u32::try_from(millis).unwrap_or(u32::MAX);
-                *self.0.timer.borrow_mut() = Some(Timeout::new(millis, move || client.run(Input::Timer)));
+                let millis = packed::whole(millis);
+                *self.0.timer.borrow_mut() = Some(Timeout::new(millis, move || client.run(&Input::Timer)));
             }
             Command::Deliver(kind, json) => {
                 let listeners = self.0.listeners.borrow().clone();
@@ -183,7 +202,6 @@ impl Client {
                     listener(kind, json);
                 }
             }
-            Command::Tracked(_) => {}
         }
     }
 
@@ -200,7 +218,7 @@ impl Client {
                 client.carry(number, socket, receiver).await;
             }
             if *client.0.sockets.borrow() == number && client.0.socket.borrow_mut().take().is_some() {
-                client.run(Input::SocketClosed);
+                client.run(&Input::SocketClosed);
             }
         });
     }
@@ -211,14 +229,23 @@ impl Client {
         if future::poll_fn(|context| sink.poll_ready_unpin(context)).await.is_err() {
             return;
         }
-        self.run(Input::SocketOpen);
+        let mut hello = String::new();
+        let session = self.0.session.borrow().clone();
+        schemas::wire::hello_frame(&mut hello, Some(&self.0.options.key), Some(SDK), session.as_deref());
+        if sink.send(Message::Text(hello)).await.is_err() {
+            return;
+        }
+        self.run(&Input::SocketOpen);
         let client = self.clone();
         let hear = async move {
             while let Some(Ok(message)) = stream.next().await {
                 if let Message::Text(text) = message
                     && *client.0.sockets.borrow() == number
                 {
-                    client.run(Input::SocketFrame(&text));
+                    if let Some(session) = host::session(&text) {
+                        *client.0.session.borrow_mut() = Some(session.into());
+                    }
+                    client.run_packed(&host::frame(&text, packed::write));
                 }
             }
         };
@@ -241,24 +268,23 @@ impl Client {
             let taken =
                 navigator.and_then(|navigator| navigator.send_beacon_with_opt_str(&url, Some(&body)).ok());
             if taken != Some(true) {
-                self.run(Input::Http(Answer { request, status: 0, retry_after_ms: None, body: "" }));
+                self.run_packed(&host::answer(request, 0, 0.0, "", packed::write));
             }
             return;
         }
         spawn_local(async move {
             let mut status = 0;
-            let mut retry_after_ms = None;
+            let mut retry_after = 0.0;
             let mut text = String::new();
             if let Ok(post) = Request::post(&url).body(body)
                 && let Ok(answer) = post.send().await
             {
                 status = answer.status();
-                let seconds: Option<u64> =
-                    answer.headers().get("retry-after").and_then(|wait| wait.parse().ok());
-                retry_after_ms = seconds.map(|seconds| seconds.saturating_mul(1000));
+                let seconds = answer.headers().get("retry-after").unwrap_or_default();
+                retry_after = packed::number(&seconds) * 1000.0;
                 text = answer.text().await.unwrap_or_default();
             }
-            client.run(Input::Http(Answer { request, status, retry_after_ms, body: &text }));
+            client.run_packed(&host::answer(request, u32::from(status), retry_after, &text, packed::write));
         });
     }
 
@@ -270,14 +296,11 @@ impl Client {
 
     fn restore(&self, pick: impl Fn(&str) -> bool) {
         let Some(storage) = storage() else { return };
-        let mut keys: Vec<String> =
-            (0..storage.length().unwrap_or(0)).filter_map(|at| storage.key(at).ok()?).collect();
-        keys.sort();
-        for key in keys {
+        for key in keys() {
             if let Some(name) = key.strip_prefix(PREFIX).filter(|name| pick(name))
                 && let Ok(Some(value)) = storage.get_item(&key)
             {
-                self.run(Input::Restored { key: name, value: &value });
+                self.run(&Input::Restored { key: name, value: &value });
             }
         }
     }
@@ -293,14 +316,14 @@ impl Client {
         let mut listeners = self.0.page.borrow_mut();
         for (name, input) in inputs {
             let client = self.clone();
-            listeners.push(EventListener::new(&window, name, move |_| client.run(input)));
+            listeners.push(EventListener::new(&window, name, move |_| client.run(&input)));
         }
         if let Some(document) = window.document() {
             let client = self.clone();
             let target = document.clone();
             listeners.push(EventListener::new(&target, "visibilitychange", move |_| {
                 let hidden = document.visibility_state() == web_sys::VisibilityState::Hidden;
-                client.run(if hidden { Input::Hide { gone: false } } else { Input::Show });
+                client.run(if hidden { &Input::Hide { gone: false } } else { &Input::Show });
             }));
         }
     }
@@ -313,6 +336,17 @@ const fn schemas_subprotocol() -> &'static str {
 
 fn storage() -> Option<web_sys::Storage> {
     web_sys::window()?.local_storage().ok()?
+}
+
+/// All of ours, in order.
+fn keys() -> Vec<String> {
+    let Some(storage) = storage() else { return Vec::new() };
+    let mut keys: Vec<String> = (0..storage.length().unwrap_or(0))
+        .filter_map(|at| storage.key(at).ok()?)
+        .filter(|key| key.starts_with(PREFIX))
+        .collect();
+    keys.sort();
+    keys
 }
 
 fn prefixed(key: &str) -> String {

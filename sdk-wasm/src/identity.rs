@@ -1,68 +1,67 @@
 //! Who: the device's id, the known person, the device's session.
 //!
-//! **Invariant:** a session's id is the id of its first event, and it ends after 30 minutes without one.
+//! **Invariant:** a session's id is the id of its first event, and it ends after 30 minutes without one. A device that has no id
+//! yet takes that of its first event.
 
 use alloc::string::String;
 
-use crate::id::EventId;
+use schemas::wire::push_number;
+
+use crate::input::Millis;
 use crate::packed::{cut, number};
 
 /// A session ends after so long without an event.
-const SESSION_GAP_MS: u64 = 30 * 60 * 1000;
+const SESSION_GAP_MS: Millis = 30.0 * 60.0 * 1000.0;
 /// The stored time of the session's last event may be older than the truth by this much, which spares writes.
-const SESSION_WRITE_MS: u64 = 10_000;
+const SESSION_WRITE_MS: Millis = 10_000.0;
 
-/// The device's session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Session {
-    pub(crate) id: EventId,
-    pub(crate) last: u64,
-}
-
-impl Session {
-    /// Reads the stored form: id, space, milliseconds in digits.
-    pub(crate) fn read(text: &str) -> Option<Self> {
-        let (id, last) = cut(text, b' ')?;
-        Some(Self { id: EventId::parse(id)?, last: number(last)? })
-    }
-
-    /// The stored form.
-    pub(crate) fn write(&self, out: &mut String) {
-        self.id.push(out);
-        out.push(' ');
-        schemas::wire::push_u64(out, self.last);
-    }
-}
-
-/// Who the events are about.
+/// Who the events are about. Texts are empty where nothing is known.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Identity {
     /// The device's id.
-    pub(crate) anonymous: Option<EventId>,
+    pub(crate) device: String,
     /// The person's id as a JSON string.
-    pub(crate) user_json: Option<String>,
-    /// The present session.
-    pub(crate) session: Option<Session>,
-    written: u64,
+    pub(crate) user_json: String,
+    /// The present session's id.
+    pub(crate) session: String,
+    /// Its last event.
+    last: Millis,
+    written: Millis,
 }
 
 impl Identity {
-    /// The session of an event at `now`, whose id starts a new one where the old has ended. The flag says whether to store it.
-    pub(crate) fn touch(&mut self, now: u64, id: EventId) -> (Session, bool) {
-        // A clock that was set back does not end a session.
-        let session = match self.session {
-            Some(session) if now < session.last.saturating_add(SESSION_GAP_MS) => {
-                Session { last: session.last.max(now), ..session }
-            }
-            _ => Session { id, last: now },
-        };
-        let store = self.session.is_none_or(|old| old.id != session.id)
-            || session.last >= self.written + SESSION_WRITE_MS;
-        if store {
-            self.written = session.last;
+    /// Reads the stored session: id, space, milliseconds in digits.
+    pub(crate) fn read_session(&mut self, text: &str) {
+        if let Some((id, last)) = cut(text, b' ') {
+            self.session = id.into();
+            self.last = number(last);
         }
-        self.session = Some(session);
-        (session, store)
+    }
+
+    /// The stored form.
+    pub(crate) fn write_session(&self, out: &mut String) {
+        out.push_str(&self.session);
+        out.push(' ');
+        push_number(out, self.last);
+    }
+
+    /// An event at `now`, whose id starts a new session where the old has ended. Says whether to store the session.
+    pub(crate) fn touch(&mut self, now: Millis, id: &str) -> bool {
+        let mut store = false;
+        // A clock that was set back does not end a session.
+        if self.session.is_empty() || now >= self.last + SESSION_GAP_MS {
+            self.session = id.into();
+            self.last = now;
+            store = true;
+        }
+        if now > self.last {
+            self.last = now;
+        }
+        if store || self.last >= self.written + SESSION_WRITE_MS {
+            self.written = self.last;
+            store = true;
+        }
+        store
     }
 }
 
@@ -86,30 +85,31 @@ pub(crate) fn is_json_string(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Mint;
 
     #[test]
     fn a_session_has_its_first_events_id_and_ends_after_half_an_hour() {
-        let mut mint = Mint::default();
         let mut who = Identity::default();
-        let mut event = |now| {
-            let id = mint.next(now, [0; 4]);
-            (id, who.touch(now, id).0.id)
+        let mut session = |now, id| {
+            who.touch(now, id);
+            who.session.clone()
         };
-        let (first, session) = event(1_000_000);
-        assert_eq!(session, first);
-        assert_eq!(event(1_000_000 + SESSION_GAP_MS - 1).1, first);
-        let (third, session) = event(1_000_000 + 2 * SESSION_GAP_MS);
-        assert_eq!(session, third);
+        assert_eq!(session(1_000_000.0, "first"), "first");
+        assert_eq!(session(1_000_000.0 + SESSION_GAP_MS - 1.0, "second"), "first");
+        assert_eq!(session(1_000_000.0 + 2.0 * SESSION_GAP_MS, "third"), "third");
+        assert_eq!(session(0.0, "fourth"), "third", "the clock was set back");
     }
 
     #[test]
     fn a_session_is_read_back_as_written() {
-        let session = Session { id: Mint::default().next(5, [1; 4]), last: 1_714_054_985_123 };
+        let mut who = Identity::default();
+        who.touch(1_714_054_985_123.0, "id");
         let mut text = String::new();
-        session.write(&mut text);
-        assert_eq!(Session::read(&text), Some(session));
-        assert_eq!(Session::read("x 1"), None);
+        who.write_session(&mut text);
+        assert_eq!(text, "id 1714054985123");
+        let mut again = Identity::default();
+        again.read_session(&text);
+        assert!(!again.touch(1_714_054_985_124.0, "other") || again.session == "id");
+        assert_eq!(again.session, "id");
     }
 
     #[test]

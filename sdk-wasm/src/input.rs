@@ -1,8 +1,11 @@
 //! What goes into the engine and what comes out.
 //!
-//! **Invariant:** every text named `json` is JSON that the host's own serialiser made, without raw control characters.
+//! **Invariant:** every text named `json` is JSON that the host's own serialiser made, without raw control characters; ids are UUIDs in
+//! canonical form.
 
-use crate::id::EventId;
+/// Milliseconds, of a span or since 1970: whole numbers. JavaScript has no other number, and the build without WebAssembly would
+/// split every 64-bit integer into halves.
+pub type Millis = f64;
 
 /// How an event ranks when there is no room for all.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -33,37 +36,54 @@ pub enum Consent {
 pub struct Tracked<'a> {
     /// Rank when there is no room for all.
     pub priority: Priority,
-    /// RFC 3339.
-    pub timestamp: &'a str,
-    /// JSON string.
-    pub type_json: &'a str,
-    /// JSON object.
-    pub metadata_json: &'a str,
-    /// JSON object.
-    pub context_json: &'a str,
-    /// The event's id, if the page brings its own.
-    pub id: Option<EventId>,
+    /// The event's id: the page's own, else minted by the host, rising.
+    pub id: &'a str,
+    /// The event's members from `"event_type"` on, without braces; who it is about is added here.
+    pub json: &'a str,
 }
 
+/// The verdicts of an answer, in the order sent: for each the first letter of its `status` if that is `accepted`, `duplicate`,
+/// `rejected` or `quarantined` (else nothing: the event is to be sent again), its `event_id` (nothing if it names none) and its
+/// JSON, U+001F between all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Verdicts<'a>(pub Option<&'a str>);
+
 /// What came back for a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Answer<'a> {
     /// The number of [`Command::SendHttp`].
     pub request: u32,
     /// Status code; 0 if there was no answer that could be read.
-    pub status: u16,
-    /// `Retry-After` in milliseconds.
-    pub retry_after_ms: Option<u64>,
-    /// The body as text.
-    pub body: &'a str,
+    pub status: u32,
+    /// `Retry-After`; 0 if there is none.
+    pub retry_after: Millis,
+    /// The refused request's `error.code`; empty if there is none.
+    pub code: &'a str,
+    /// What it says about the events.
+    pub verdicts: Verdicts<'a>,
+}
+
+/// The server's greeting on the socket. Numbers that it does not name are 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Greeting {
+    /// Highest `seq` answered in the resumed session.
+    pub resumed: u32,
+    /// Batches that may be unanswered at once.
+    pub credit: u32,
+    /// Largest event, in bytes.
+    pub event_bytes: u32,
+    /// Largest batch, in bytes.
+    pub batch_bytes: u32,
+    /// Most events in a batch.
+    pub batch_events: u32,
 }
 
 /// Something that happened outside.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Input<'a> {
-    /// Found in storage: who and the session before [`Input::Start`], events after [`Input::Leader`].
+    /// Found in storage: who and the session before [`Input::Start`], events and losses after [`Input::Leader`].
     Restored {
-        /// `a`, `u`, `s`, or `e:<event id>`.
+        /// `a`, `u`, `s`, `e:<event id>` or `d:<report id>`.
         key: &'a str,
         /// What stands there.
         value: &'a str,
@@ -77,10 +97,6 @@ pub enum Input<'a> {
     },
     /// The page's configuration.
     Start {
-        /// The write key.
-        key: &'a str,
-        /// Name and version of the client.
-        sdk: &'a str,
         /// Whether sockets may be used.
         socket: bool,
         /// Whether anything may be stored or sent.
@@ -102,18 +118,46 @@ pub enum Input<'a> {
         /// The event that tells it; the metadata are the traits.
         event: Tracked<'a>,
     },
-    /// The person is gone: another device id, no person, another session.
-    Reset,
+    /// The person is gone: another device, no person, another session.
+    Reset {
+        /// The device's new id.
+        device: &'a str,
+    },
     /// Try to send now.
     Flush,
-    /// The socket is open.
+    /// The socket is open, and the host has said `hello`.
     SocketOpen,
-    /// The socket received a text.
-    SocketFrame(&'a str),
+    /// The server has answered `hello`.
+    Greeted(Greeting),
+    /// The server has answered a batch.
+    Ack {
+        /// The batch.
+        seq: u32,
+        /// Everything up to here is answered.
+        cumulative: u32,
+        /// Batches that may be unanswered at once; 0 if it does not say.
+        credit: u32,
+        /// What it says about the events.
+        verdicts: Verdicts<'a>,
+    },
+    /// The server wants a pause before the next batch.
+    Pace(Millis),
+    /// The server ends the socket: why.
+    Refused {
+        /// Letters, digits, `.` and `_`.
+        code: &'a str,
+    },
+    /// The server said something else.
+    Heard,
     /// The socket failed or ended.
     SocketClosed,
-    /// Another tab was told a decision: its JSON.
-    Decision(&'a str),
+    /// A decision, from the socket or from another tab.
+    Decision {
+        /// Its id.
+        id: &'a str,
+        /// Its JSON.
+        json: &'a str,
+    },
     /// A request ended.
     Http(Answer<'a>),
     /// The time set by [`Command::SetTimer`] has come.
@@ -158,7 +202,7 @@ pub enum Delivery {
 }
 
 /// Something for the host to do, as read back from [`crate::Commands`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Command<'a> {
     /// Write to storage; answer [`Input::PutFailed`] if that fails.
     Put {
@@ -172,7 +216,9 @@ pub enum Command<'a> {
         /// The key, without the host's prefix.
         key: &'a str,
     },
-    /// Open the socket.
+    /// Remove everything from storage, other tabs' events too: the visitor wants nothing kept.
+    Purge,
+    /// Open the socket; once it is open say `hello` and answer [`Input::SocketOpen`].
     OpenSocket,
     /// Send a text on it.
     SendSocket(&'a str),
@@ -188,9 +234,7 @@ pub enum Command<'a> {
         body: &'a str,
     },
     /// Answer [`Input::Timer`] in so many milliseconds; replaces an earlier one.
-    SetTimer(u64),
+    SetTimer(Millis),
     /// For the page.
     Deliver(Delivery, &'a str),
-    /// The call just made has become the event of this id.
-    Tracked(EventId),
 }

@@ -1,12 +1,17 @@
 //! The browser SDK's engine: what a page tells goes in, what the host has to do comes out.
 //!
-//! It has no I/O, no clock, no threads and no randomness: [`Engine::step`] takes an [`Input`], the time and random bytes, and
-//! returns [`Command`]s. The same engine runs behind the TypeScript shell as WebAssembly, as JavaScript made from it where
+//! It has no I/O, no clock, no threads and no randomness: [`Engine::step`] takes an [`Input`], the time and a random word, and
+//! returns [`Command`]s. Ids are minted and frames are taken apart by the host, which has what it takes ([`Mint`], `schemas::wire`, or a
+//! browser's own `JSON.parse`). The same engine runs behind the TypeScript shell as WebAssembly, as JavaScript made from it where
 //! WebAssembly is forbidden, and natively. [`packed`] is the text form of inputs and commands that crosses the border,
 //! the same for all of them.
 //!
 //! **Invariant:** an event leaves the queue when a verdict for its own id was seen, or when it is discarded, counted and told.
 #![no_std]
+#![allow(
+    clippy::single_char_add_str,
+    reason = "one call for every text is smaller than a push that is inlined"
+)]
 #![cfg_attr(
     test,
     allow(
@@ -25,9 +30,11 @@ mod backoff;
 mod commands;
 mod engine;
 mod event;
+pub mod host;
 mod id;
 mod identity;
 mod input;
+mod losses;
 pub mod packed;
 mod queue;
 mod socket;
@@ -40,8 +47,10 @@ pub mod gloo;
 pub use backoff::{BREAKER_FAILURES, LONGEST_WAIT_MS};
 pub use commands::Commands;
 pub use engine::Engine;
-pub use id::{Entropy, EventId};
-pub use input::{Answer, Channel, Command, Consent, Delivery, Input, Priority, Tracked};
+pub use id::Mint;
+pub use input::{
+    Answer, Channel, Command, Consent, Delivery, Greeting, Input, Millis, Priority, Tracked, Verdicts,
+};
 pub use queue::{EXPIRE_MS, QUEUE_BYTES};
 
 /// Half the size of the default allocator, and the engine is alone in its memory.

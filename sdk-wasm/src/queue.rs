@@ -1,18 +1,18 @@
 //! Events that wait for their verdict.
 //!
-//! **Invariant:** together they never hold more than [`QUEUE_BYTES`]; what goes for lack of room is of the lowest rank, oldest
-//! first, and counted.
+//! **Invariant:** together they never hold more than [`QUEUE_BYTES`], but for what is on its way; what goes for lack of room is of
+//! the lowest rank, oldest first.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::id::EventId;
-use crate::input::Priority;
+use crate::event;
+use crate::input::{Millis, Priority};
 
 /// Most bytes of events, in memory and in storage.
 pub const QUEUE_BYTES: usize = 1 << 20;
 /// Events that found no verdict for so long are discarded: the server forgets their ids.
-pub const EXPIRE_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+pub const EXPIRE_MS: Millis = 7.0 * 24.0 * 60.0 * 60.0 * 1000.0;
 /// What an event costs besides its text: key and bookkeeping.
 const ENTRY_BYTES: usize = 64;
 
@@ -22,7 +22,7 @@ pub(crate) enum Flight {
     /// Waiting here.
     Here,
     /// On the socket, in the batch of this number.
-    Socket(u64),
+    Socket(u32),
     /// In the request of this number.
     Http(u32),
 }
@@ -30,17 +30,22 @@ pub(crate) enum Flight {
 /// An event that waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    pub(crate) id: EventId,
     pub(crate) json: String,
     pub(crate) priority: Priority,
+    /// When it was tracked.
+    pub(crate) made: Millis,
     pub(crate) flight: Flight,
     /// Not in storage: only this tab knows it.
     pub(crate) volatile: bool,
     /// Not to be sent before.
-    pub(crate) not_before: u64,
+    pub(crate) not_before: Millis,
 }
 
 impl Entry {
+    pub(crate) fn id(&self) -> &str {
+        event::id(&self.json)
+    }
+
     fn bytes(&self) -> usize {
         self.json.len() + ENTRY_BYTES
     }
@@ -49,108 +54,98 @@ impl Entry {
 /// All that wait, in the order in which they came.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queue {
-    entries: Vec<Entry>,
-    bytes: usize,
-    /// How many were discarded for lack of room, age or size.
-    pub(crate) discarded: u64,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) bytes: usize,
 }
 
 impl Queue {
-    /// Adds an event, unless it is there. Returns the ids that had to go, perhaps its own.
-    pub(crate) fn add(&mut self, entry: Entry) -> Vec<EventId> {
-        let mut gone = Vec::new();
-        if self.find(entry.id).is_some() {
-            return gone;
-        }
+    /// Where the event of this id stands.
+    pub(crate) fn find(&self, id: &str) -> Option<usize> {
+        self.entries.iter().position(|entry| entry.id() == id)
+    }
+
+    pub(crate) fn add(&mut self, entry: Entry) {
         self.bytes += entry.bytes();
         self.entries.push(entry);
-        while self.bytes > QUEUE_BYTES {
-            let least = self.entries.iter().enumerate().filter(|(_, entry)| entry.flight == Flight::Here);
-            // `min_by_key` takes the first of equals, which is the oldest.
-            let Some((at, _)) = least.min_by_key(|(_, entry)| entry.priority) else { break };
-            let entry = self.entries.remove(at);
-            self.bytes -= entry.bytes();
-            self.discarded += 1;
-            gone.push(entry.id);
-        }
-        gone
     }
 
     /// Takes an event out.
-    pub(crate) fn remove(&mut self, id: EventId) -> Option<Entry> {
-        let at = self.entries.iter().position(|entry| entry.id == id)?;
-        let entry = self.entries.remove(at);
+    pub(crate) fn take(&mut self, at: usize) -> Option<Entry> {
+        let entry = take_at(&mut self.entries, at)?;
         self.bytes -= entry.bytes();
         Some(entry)
     }
 
-    pub(crate) fn find(&mut self, id: EventId) -> Option<&mut Entry> {
-        self.entries.iter_mut().find(|entry| entry.id == id)
+    /// What has to go for lack of room.
+    pub(crate) fn least(&self) -> Option<usize> {
+        if self.bytes <= QUEUE_BYTES {
+            return None;
+        }
+        let mut least = None;
+        for (at, entry) in self.entries.iter().enumerate() {
+            let lower = least.is_none_or(|(_, priority)| entry.priority < priority);
+            if entry.flight == Flight::Here && lower {
+                least = Some((at, entry.priority));
+            }
+        }
+        least.map(|(at, _)| at)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter()
+    /// How many are on this flight.
+    pub(crate) fn count(&self, flight: Flight) -> usize {
+        self.entries.iter().filter(|entry| entry.flight == flight).count()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.iter_mut()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(crate) fn clear(&mut self) -> Vec<Entry> {
-        self.bytes = 0;
-        core::mem::take(&mut self.entries)
-    }
-
-    /// Brings back what is in flight where `lost` says so; nothing of it is sent before `not_before`.
-    pub(crate) fn release(&mut self, not_before: u64, lost: impl Fn(Flight) -> bool) {
+    /// Brings back what is on this flight.
+    pub(crate) fn release(&mut self, flight: Flight) {
         for entry in &mut self.entries {
-            if entry.flight != Flight::Here && lost(entry.flight) {
+            if entry.flight == flight {
                 entry.flight = Flight::Here;
-                entry.not_before = not_before;
             }
         }
     }
 }
 
+/// Takes an element out and keeps the order of the rest. (`Vec::remove` brings the standard library's formatting along, to say how it
+/// panics.)
+pub(crate) fn take_at<T>(list: &mut Vec<T>, at: usize) -> Option<T> {
+    let mut rest = list.iter_mut().skip(at);
+    let mut place = rest.next()?;
+    for next in rest {
+        core::mem::swap(place, next);
+        place = next;
+    }
+    list.pop()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Mint;
 
     #[test]
     fn room_is_made_by_the_lowest_rank_oldest_first() {
-        let mut mint = Mint::default();
         let mut queue = Queue::default();
-        let mut ids = Vec::new();
         for at in 0..5_u32 {
-            let id = mint.next(1, [at; 4]);
-            ids.push(id);
             let priority = if at == 1 || at == 2 { Priority::BestEffort } else { Priority::Normal };
-            let entry = Entry {
-                id,
-                json: "x".repeat(QUEUE_BYTES / 3 - 100),
+            let mut json = alloc::format!("{at}");
+            json.push_str(&"x".repeat(QUEUE_BYTES / 3 - 100));
+            queue.add(Entry {
+                json,
                 priority,
+                made: 0.0,
                 flight: Flight::Here,
                 volatile: false,
-                not_before: 0,
+                not_before: 0.0,
+            });
+            let gone =
+                queue.least().and_then(|at| queue.take(at)).map(|entry| String::from(&entry.json[..1]));
+            let right = match at {
+                3 => Some("1"),
+                4 => Some("2"),
+                _ => None,
             };
-            let gone = queue.add(entry);
-            let right: &[EventId] = match at {
-                3 => &ids[1..2],
-                4 => &ids[2..3],
-                _ => &[],
-            };
-            assert_eq!(gone, right, "after {at}");
-            assert!(queue.bytes() <= QUEUE_BYTES);
+            assert_eq!(gone.as_deref(), right, "after {at}");
+            assert!(queue.bytes <= QUEUE_BYTES);
         }
-        assert_eq!(queue.discarded, 2);
     }
 }

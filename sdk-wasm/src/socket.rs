@@ -2,22 +2,22 @@
 //!
 //! **Invariant:** it saves work and never carries correctness: whatever was on it when it ends waits here again.
 
-use alloc::string::String;
-use alloc::vec::Vec;
+use crate::backoff::half_to_whole;
+use crate::input::Millis;
 
 /// So long a socket may take to open and be greeted before events go by request instead.
-pub(crate) const PATIENCE_MS: u64 = 3_000;
+pub(crate) const PATIENCE_MS: Millis = 3_000.0;
 /// So long it may take at all.
-pub(crate) const OPEN_MS: u64 = 10_000;
+pub(crate) const OPEN_MS: Millis = 10_000.0;
 /// So long a batch may be unanswered.
-pub(crate) const ANSWER_MS: u64 = 15_000;
+pub(crate) const ANSWER_MS: Millis = 15_000.0;
 /// A silent socket is kept open by a ping; proxies cut after about 100 s.
-pub(crate) const PING_MS: u64 = 25_000;
+pub(crate) const PING_MS: Millis = 25_000.0;
 /// Longest wait before a socket that once worked is opened again.
-const REOPEN_MS: u64 = 60_000;
+const REOPEN_MS: u32 = 60_000;
 /// First and longest wait where none ever worked.
-const NEVER_FIRST_MS: u64 = 30_000;
-const NEVER_MS: u64 = 600_000;
+const NEVER_FIRST_MS: u32 = 30_000;
+const NEVER_MS: u32 = 600_000;
 
 /// How far it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -40,19 +40,15 @@ pub(crate) struct Socket {
     pub(crate) allowed: bool,
     pub(crate) phase: Phase,
     /// When this phase began or, when ready, when the server was last heard.
-    pub(crate) since: u64,
+    pub(crate) since: Millis,
     /// When something was last sent.
-    pub(crate) sent: u64,
+    pub(crate) sent: Millis,
     /// Batches that may be unanswered at once.
-    pub(crate) credit: u64,
-    /// Batches that are.
-    pub(crate) unanswered: Vec<(u64, u64)>,
+    pub(crate) credit: u32,
     /// The number of the next batch.
-    pub(crate) next_seq: u64,
-    /// To be named at the next greeting.
-    pub(crate) session: Option<String>,
+    pub(crate) next_seq: u32,
     /// Not to be opened before.
-    pub(crate) retry_at: u64,
+    pub(crate) retry_at: Millis,
     /// Whether it ever worked on this page.
     pub(crate) worked: bool,
     failures: u32,
@@ -60,7 +56,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// It is ready.
-    pub(crate) fn greeted(&mut self, now: u64) {
+    pub(crate) fn greeted(&mut self, now: Millis) {
         self.phase = Phase::Ready;
         self.since = now;
         self.sent = now;
@@ -69,25 +65,16 @@ impl Socket {
     }
 
     /// It ended; when it may be tried again.
-    pub(crate) fn ended(&mut self, now: u64, random: u32) {
+    pub(crate) fn ended(&mut self, now: Millis, random: u32) {
         self.phase = Phase::Closed;
-        self.unanswered.clear();
-        let shift = self.failures.min(10);
+        let (first, longest) = if self.worked { (1_000, REOPEN_MS) } else { (NEVER_FIRST_MS, NEVER_MS) };
+        let wait = (first << self.failures.min(10)).min(longest);
         self.failures += 1;
-        let wait = if self.worked {
-            (1_000 << shift).min(REOPEN_MS)
-        } else {
-            (NEVER_FIRST_MS << shift).min(NEVER_MS)
-        };
-        self.retry_at = now + wait / 2 + crate::backoff::spread(wait / 2, random);
+        self.retry_at = now + half_to_whole(wait, random);
     }
 
-    /// The instant at which this phase has lasted too long.
-    pub(crate) fn deadline(&self) -> Option<u64> {
-        match self.phase {
-            Phase::Closed => None,
-            Phase::Opening | Phase::Greeting => Some(self.since + OPEN_MS),
-            Phase::Ready => self.unanswered.first().map(|(_, sent)| sent + ANSWER_MS),
-        }
+    /// Whether it is being opened or greeted.
+    pub(crate) fn is_coming(&self) -> bool {
+        matches!(self.phase, Phase::Opening | Phase::Greeting)
     }
 }

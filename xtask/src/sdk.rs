@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 /// Most bytes over the wire (brotli): the snippet's stub, the shell with the engine, the shell with the fallback. The last two are
 /// today's sizes, so that nothing grows; the goals are 12,000 and 14,000 (`docs/benchmarks.md`).
-const BUDGETS: [(&str, u64); 3] = [("stub", 400), ("core", 18 * 1024), ("fallback", 25 * 1024)];
+const BUDGETS: [(&str, u64); 3] = [("stub", 400), ("core", 14_400), ("fallback", 17_800)];
 /// The engine hands texts over and keeps no references to host objects: the glue is smaller, and wasm2js knows one table only.
 const WASM_FLAGS: &str = "-C target-feature=-reference-types,-multivalue";
 const TARGET: &str = "wasm32-unknown-unknown";

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use broker::log::{Answers, AppendError, NewRecord, RecordError};
 use schemas::id::{EventId, EventType, SourceName};
-use schemas::json::Tape;
+use schemas::json::{Member, Tape};
 use schemas::registry::Registry;
 use schemas::time::Timestamp;
 use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict, Warning};
@@ -93,6 +93,14 @@ impl Gateway {
             drop(work);
             verdicts
         })
+    }
+
+    /// Books what the members beside a batch's `events` say that the client has dropped.
+    pub(crate) fn note_discarded(&self, source: &SourceName, envelope: &[Member<'_>]) {
+        let events = self.discards.fresh(source, envelope);
+        if events > 0 {
+            self.ledger.discarded_by_client(source, events);
+        }
     }
 
     /// What the verdict on an event would be by what can be known without the log; nothing is taken or kept.

@@ -23,6 +23,7 @@ use axum::routing::{get, post};
 use http::Extensions;
 use http::HeaderMap;
 use http::header::USER_AGENT;
+use schemas::id::SourceName;
 use schemas::verdict::AckLevel;
 
 use crate::Gateway;
@@ -69,6 +70,10 @@ impl Client {
         let user_agent = visitor.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         let user_agent = user_agent.map(|text| text.chars().take(MAX_USER_AGENT_BYTES).collect());
         Self { key, ip, user_agent }
+    }
+
+    fn source(&self) -> &SourceName {
+        &self.key.source
     }
 
     fn transmission(

@@ -74,6 +74,7 @@ async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Taken,
         given => given,
     };
     let key = vouched(gateway, asked.key, &split.envelope, &parts.headers)?;
+    gateway.note_discarded(&key.source, &split.envelope);
     let client = Client::new(gateway, Arc::clone(&key), &Visitor::new(&parts.extensions, parts.headers));
     let transmission = client.transmission(gateway, asked.ack, sent_at, None);
     let verdicts = gateway.accept(&split.events, transmission).await;

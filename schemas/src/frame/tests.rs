@@ -259,16 +259,26 @@ proptest! {
     }
 
     #[test]
-    fn events_arrive_as_they_were_handed_over(seq in number(), sent_at in number(), texts in prop::collection::vec(tricky(), 0..5)) {
+    fn events_arrive_as_they_were_handed_over(seq in any::<u32>(), sent_at in 0..1_u64 << 52, lost in any::<u32>(), texts in prop::collection::vec(tricky(), 0..5)) {
         let events: Vec<String> = texts.iter().map(|text| json!({"event_type": text}).to_string()).collect();
         let expected: Vec<&[u8]> = events.iter().map(String::as_bytes).collect();
-        let mut frame = String::new();
-        wire::batch_frame(&mut frame, seq, sent_at, events.iter().map(String::as_str));
-        let value: Value = serde_json::from_str(&frame).unwrap();
-        prop_assert_eq!((&value["type"], &value["seq"], &value["sent_at"]), (&json!("batch"), &json!(seq), &json!(sent_at)));
-        let mut body = String::new();
-        wire::batch_body(&mut body, sent_at, events.iter().map(String::as_str));
-        for text in [frame, body] {
+        for seq in [Some(seq), None] {
+            let mut text = String::new();
+            wire::batch_head(&mut text, seq, sent_at as f64);
+            if lost > 0 {
+                wire::push_discarded(&mut text, true, "a", "queue.full", lost);
+                wire::push_discarded(&mut text, false, "b", "event.expired", 1);
+                text.push(']');
+            }
+            wire::push_events(&mut text, events.iter().map(String::as_str));
+            let value: Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&value["sent_at"], &json!(sent_at));
+            prop_assert_eq!(value.get("seq").cloned(), seq.map(|seq| json!(seq)));
+            prop_assert_eq!(value.get("type").cloned(), seq.map(|_| json!("batch")));
+            if lost > 0 {
+                let reports: Vec<Discarded> = serde_json::from_value(value["discarded"].clone()).unwrap();
+                prop_assert_eq!((reports.len(), reports[0].events, reports[1].code.as_str()), (2, u64::from(lost), "event.expired"));
+            }
             let Ok(crate::json::Body::Many { events, .. }) = crate::json::split(text.as_bytes(), 9) else {
                 return Err(TestCaseError::fail(text));
             };
@@ -277,13 +287,15 @@ proptest! {
     }
 
     #[test]
-    fn strings_and_numbers_are_written_as_serde_writes_them(text in tricky(), number in number()) {
+    fn strings_and_numbers_are_written_as_serde_writes_them(text in tricky(), number in 0..1_u64 << 53) {
         let mut out = String::new();
         wire::push_string(&mut out, &text);
         prop_assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
-        let mut out = String::new();
-        wire::push_u64(&mut out, number);
-        prop_assert_eq!(out, number.to_string());
+        for number in [number, number % 2_000_000_000, number % 11] {
+            let mut out = String::new();
+            wire::push_number(&mut out, number as f64);
+            prop_assert_eq!(out, number.to_string());
+        }
     }
 
     #[test]

@@ -8,10 +8,14 @@
 //! and none recurses.
 
 mod read;
+#[allow(
+    clippy::single_char_add_str,
+    reason = "one call for every text is smaller than a push that is inlined"
+)]
 mod write;
 
 pub use read::{Frame, FrameKind, Verdicts, WireLimits, WireStatus, WireVerdict, member, member_text};
-pub use write::{batch_body, batch_frame, hello_frame, push_string, push_u64};
+pub use write::{batch_head, hello_frame, push_discarded, push_events, push_number, push_string};
 
 /// The frame that keeps a silent connection open.
 pub const PING_FRAME: &str = r#"{"type":"ping"}"#;

@@ -18,49 +18,70 @@ pub fn hello_frame(out: &mut String, key: Option<&str>, sdk: Option<&str>, resum
     out.push('}');
 }
 
-/// Appends a `batch` frame around events that are JSON objects already. `sent_at_ms` is the sender's clock, since 1970.
-pub fn batch_frame<'e>(
-    out: &mut String,
-    seq: u64,
-    sent_at_ms: u64,
-    events: impl IntoIterator<Item = &'e str>,
-) {
-    out.push_str(r#"{"type":"batch","seq":"#);
-    push_u64(out, seq);
-    out.push_str(r#","sent_at":"#);
-    push_u64(out, sent_at_ms);
-    push_events(out, events);
+/// Appends the beginning of a `batch` frame, or without `seq` of a body for `POST /v1/events`. [`push_discarded`] may follow, then
+/// [`push_events`]. `sent_at` is the sender's clock, in milliseconds since 1970.
+pub fn batch_head(out: &mut String, seq: Option<u32>, sent_at: f64) {
+    out.push_str("{");
+    if let Some(seq) = seq {
+        out.push_str(r#""type":"batch","seq":"#);
+        push_number(out, f64::from(seq));
+        out.push_str(",");
+    }
+    out.push_str(r#""sent_at":"#);
+    push_number(out, sent_at);
 }
 
-/// Appends a body for `POST /v1/events` around events that are JSON objects already.
-pub fn batch_body<'e>(out: &mut String, sent_at_ms: u64, events: impl IntoIterator<Item = &'e str>) {
-    out.push_str(r#"{"sent_at":"#);
-    push_u64(out, sent_at_ms);
-    push_events(out, events);
+/// Appends a report of events that were dropped knowingly; a `]` has to follow the last. `id` and `code` need no escapes.
+pub fn push_discarded(out: &mut String, first: bool, id: &str, code: &str, events: u32) {
+    out.push_str(if first { r#","discarded":[{"id":""# } else { r#",{"id":""# });
+    for text in [id, r#"","code":""#, code, r#"","events":"#] {
+        out.push_str(text);
+    }
+    push_number(out, f64::from(events));
+    out.push_str("}");
 }
 
-fn push_events<'e>(out: &mut String, events: impl IntoIterator<Item = &'e str>) {
-    out.push_str(r#","events":["#);
-    let mut first = true;
+/// Appends the events, which are JSON objects already, and ends the batch.
+pub fn push_events<'e>(out: &mut String, events: impl IntoIterator<Item = &'e str>) {
+    let mut before = r#","events":["#;
     for event in events {
-        if !first {
-            out.push(',');
-        }
-        first = false;
+        out.push_str(before);
         out.push_str(event);
+        before = ",";
+    }
+    if before.len() > 1 {
+        out.push_str(before);
     }
     out.push_str("]}");
 }
 
-/// Appends a number in decimal digits.
-pub fn push_u64(out: &mut String, number: u64) {
-    let mut divisor = 1_u64;
-    while number / divisor >= 10 {
-        divisor *= 10;
+/// Appends a whole number below 10^18 that is not negative, in decimal digits.
+pub fn push_number(out: &mut String, number: f64) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and not negative")]
+    let high = (number / BILLION) as u32;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and below a billion")]
+    let low = (number - f64::from(high) * BILLION) as u32;
+    if high > 0 {
+        push_digits(out, high, 1);
+        push_digits(out, low, 9);
+    } else {
+        push_digits(out, low, 1);
     }
+}
+
+const BILLION: f64 = 1e9;
+
+/// At least so many digits.
+fn push_digits(out: &mut String, number: u32, least: u32) {
+    let mut divisor = 1_000_000_000;
+    let mut place = 10;
     while divisor > 0 {
-        out.push(char::from(b'0' + (number / divisor % 10) as u8));
+        if place <= least || number >= divisor {
+            let digit = (number / divisor % 10) as usize;
+            out.push_str("0123456789".get(digit..=digit).unwrap_or_default());
+        }
         divisor /= 10;
+        place -= 1;
     }
 }
 

@@ -1,30 +1,21 @@
 //! Loads the engine: WebAssembly, or where a page's policy or the browser forbids it, the same binary as JavaScript.
 //! Invariant: nothing is loaded but the two files that are built with this one.
 
-import * as glue from '../build/core_bg.js';
+import { bind, type Exports, type Step } from './glue.js';
 
-export type Step = typeof glue.step;
+export type { Step };
 export type Path = 'wasm' | 'fallback';
 
-interface Exports {
-  __wbindgen_start?: () => void;
-}
-
-function use(exports: Exports): void {
-  glue.__wbg_set_wasm(exports);
-  exports.__wbindgen_start?.();
-}
-
 async function compile(url: string): Promise<Exports> {
-  const imports = { './core_bg.js': glue as unknown as WebAssembly.ModuleImports };
+  let made: WebAssembly.WebAssemblyInstantiatedSource;
   try {
-    return (await WebAssembly.instantiateStreaming(fetch(url), imports)).instance.exports;
+    made = await WebAssembly.instantiateStreaming(fetch(url));
   } catch (reason) {
     // A wrong content type is no reason to give up; a policy is.
     if (reason instanceof WebAssembly.CompileError) throw reason;
-    const bytes = await (await fetch(url)).arrayBuffer();
-    return (await WebAssembly.instantiate(bytes, imports)).instance.exports;
+    made = await WebAssembly.instantiate(await (await fetch(url)).arrayBuffer());
   }
+  return made.instance.exports as unknown as Exports;
 }
 
 /** Where the engine is: the address of the module, and what imports the fallback. */
@@ -34,7 +25,7 @@ export interface Core {
 }
 
 export interface Fallback {
-  default: (imports: unknown) => Exports;
+  default: () => Exports;
 }
 
 /** The files beside each other at an address that ends with a slash. */
@@ -44,13 +35,10 @@ export function at(base: string): Core {
 
 export async function load(core: Core, base?: string): Promise<[Step, Path]> {
   const { wasm, fallback } = base ? at(base) : core;
-  let path: Path = 'wasm';
   try {
-    use(await compile(wasm));
+    return [bind(await compile(wasm)), 'wasm'];
   } catch (reason) {
-    path = 'fallback';
     console.info('rivulet: WebAssembly cannot run here, the JavaScript build of the same engine does. ' + reason);
-    use((await fallback()).default(glue));
+    return [bind((await fallback()).default()), 'fallback'];
   }
-  return [glue.step, path];
 }

@@ -1,11 +1,6 @@
-//! Files that the build makes. Invariant: as `build.mjs` and wasm-bindgen write them.
+//! Files that the build makes. Invariant: as `build.mjs` writes them.
 
 declare module '*/core.fallback.js' {
-  const instantiate: (imports: unknown) => { __wbindgen_start?: () => void };
+  const instantiate: () => import('./glue.js').Exports;
   export default instantiate;
-}
-
-declare module '*/core_bg.js' {
-  export function step(input: string, now: number, first: number, second: number, third: number, fourth: number): string;
-  export function __wbg_set_wasm(exports: unknown): void;
 }

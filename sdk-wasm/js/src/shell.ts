@@ -2,7 +2,9 @@
 //! Invariant: nothing here throws into the host page, and nothing is decided here that the engine can decide.
 
 import type { Events, InitOptions, Metadata, Rivulet, TrackOptions } from '../index.js';
+import { parse, retryAfter, verdicts, word } from './answers.js';
 import { load, type Core, type Path, type Step } from './core.js';
+import { canonical, mint, words } from './ids.js';
 import { LEASE, leadership, type Leadership } from './leader.js';
 
 const FIELD = '\x1f';
@@ -25,6 +27,7 @@ export type Call = [name: keyof Rivulet, args: ArrayLike<unknown>, at: number, i
 
 const GRANTED = 0;
 const DENIED = 2;
+const UUID = /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/i;
 const PRIORITY = { best_effort: 0, normal: 1, critical: 2 };
 const CONSENT = { granted: GRANTED, pending: 1, denied: DENIED };
 
@@ -41,9 +44,9 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let channel: BroadcastChannel | undefined;
   let leading = false;
-  let granted = false;
+  let consent = DENIED;
   let paged = false;
-  let tracked: string | undefined;
+  let session: unknown;
   let started: () => void;
   const ready = new Promise<void>((resolve) => (started = resolve));
 
@@ -68,8 +71,7 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
   /** Gives the engine an input and does what it says. */
   function run(input: Input, at = Date.now()): void {
     try {
-      const random = crypto.getRandomValues(new Uint32Array(4)) as unknown as [number, number, number, number];
-      const commands = step!(input.join(FIELD), at, ...random);
+      const commands = step!(input.join(FIELD), at, words(1)[0]!);
       if (commands) for (const command of commands.split(COMMAND)) obey(command.split(FIELD) as [string, string, string, string]);
     } catch (reason) {
       emit('error', { code: 'sdk.internal', message: String(reason) });
@@ -92,6 +94,9 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
           // The server knows the event by its id if it is sent again.
         }
         break;
+      case 'Z':
+        for (const key of keys('.')) store?.removeItem(key);
+        break;
       case 'O':
         open();
         break;
@@ -107,9 +112,6 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
       case 'T':
         clearTimeout(timer);
         timer = setTimeout(() => run(['t']), Number(first));
-        break;
-      case 'I':
-        tracked = first;
         break;
       case 'V':
         deliver(first as keyof Events, second);
@@ -130,11 +132,14 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
 
   function open(): void {
     let mine: WebSocket;
-    const mineNow = (input: Input) => () => socket === mine && run(input);
     try {
       mine = socket = new WebSocket(url('stream').replace(/^http/, 'ws'), 'rivulet.v1');
-      mine.onopen = mineNow(['o']);
-      mine.onmessage = (message) => socket === mine && run(['f', message.data]);
+      mine.onopen = () => {
+        if (socket !== mine) return;
+        mine.send(JSON.stringify({ type: 'hello', key: options!.key, sdk: SDK, resume: session }));
+        run(['o']);
+      };
+      mine.onmessage = (message) => socket === mine && run(frame(message.data));
       mine.onclose = () => {
         if (socket === mine) {
           socket = undefined;
@@ -145,6 +150,26 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
       socket = undefined;
       run(['c']);
     }
+  }
+
+  /** A frame's facts, as the engine takes them. */
+  function frame(text: string): Input {
+    const told = parse(text);
+    const { limits = {}, decision } = told;
+    switch (told.type) {
+      case 'hello':
+        session = told.session;
+        return ['g', ...[told.resumed, told.credit, limits.event_bytes, limits.batch_bytes, limits.batch_events].map(word)];
+      case 'ack':
+        return ['a', ...[told.seq, told.cumulative, told.credit].map(word), ...verdicts(told)];
+      case 'decision':
+        return ['d', word(decision?.decision_id), JSON.stringify(decision)];
+      case 'pace':
+        return ['w', word(told.retry_after_ms)];
+      case 'error':
+        return ['e', word(told.code)];
+    }
+    return ['y'];
   }
 
   function close(): void {
@@ -171,7 +196,8 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
     const limit = setTimeout(() => abort.abort(), REQUEST_MS);
     const done = (status: number, retry: number | '', text: string): void => {
       clearTimeout(limit);
-      run(['A', request, status, retry, text]);
+      const told = parse(text);
+      run(['A', request, status, retry, word(told.error?.code), ...verdicts(told)]);
     };
     const failed = (): void => {
       clearTimeout(limit);
@@ -191,16 +217,26 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
     }
   }
 
-  /** Everything that any tab has stored and that found no verdict. */
-  function scan(): void {
+  /** Keys of ours, in order; none if storage was taken away. */
+  function keys(which: string): string[] {
     try {
-      const keys = Object.keys(store!).filter((key) => key.startsWith(PREFIX + 'e:'));
-      for (const key of keys.sort()) {
-        const value = store!.getItem(key);
-        if (value) run(['R', key.slice(PREFIX.length), value]);
-      }
+      return Object.keys(store!).filter((key) => new RegExp('^' + PREFIX + which).test(key)).sort();
     } catch {
-      // Storage was taken away; what is in memory goes on.
+      return [];
+    }
+  }
+
+  /** What stands under a key, unless somebody has put in what would be taken for separators. */
+  function read(key: string): string | null {
+    const value = store!.getItem(key);
+    return value && /[\x1e\x1f]/.test(value) ? '' : value;
+  }
+
+  /** Every event that any tab has stored and that found no verdict, and what was lost. */
+  function scan(): void {
+    for (const key of keys('[de]:')) {
+      const value = read(key);
+      if (value) run(['R', key.slice(PREFIX.length), value]);
     }
   }
 
@@ -215,16 +251,15 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
     try {
       store = window.localStorage;
       for (const key of ['a', 'u', 's']) {
-        const value = store.getItem(PREFIX + key);
+        const value = read(PREFIX + key);
         if (value) run(['R', key, value]);
       }
     } catch {
       store = undefined;
     }
-    const consent = options!.gpc !== false && (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl ? DENIED : CONSENT[options!.consent ?? 'granted'];
+    consent = options!.gpc !== false && (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl ? DENIED : CONSENT[options!.consent ?? 'granted'];
     run(['n', navigator.onLine === false ? 0 : 1]);
-    run(['I', options!.key, SDK, options!.transport !== 'http' && 'WebSocket' in window ? 1 : 0, consent]);
-    granted = consent === GRANTED;
+    run(['I', options!.transport !== 'http' && 'WebSocket' in window ? 1 : 0, consent]);
     live();
     for (const [name, args, at, id] of early.splice(0)) if (name !== 'init' && name !== 'on') call(name, args, at, canonical(id));
     started();
@@ -237,13 +272,13 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
       run(['L', yes ? 1 : 0]);
       if (yes && store) scan();
     };
-    roles = leadership(store, lead, () => granted);
+    roles = leadership(store, lead, () => consent === GRANTED);
     const visible = (): boolean => document.visibilityState !== 'hidden';
     roles.claim(visible());
     try {
       channel = new BroadcastChannel('rivulet');
       // The engine knows which decisions were told; a verdict has one sender.
-      channel.onmessage = ({ data: [name, value] }) => leading || (name === 'decision' ? run(['d', JSON.stringify(value)]) : emit(name, value));
+      channel.onmessage = ({ data: [name, value] }) => leading || (name === 'decision' ? run(['d', value.decision_id, JSON.stringify(value)]) : emit(name, value));
     } catch {
       // Other tabs then hear nothing of their verdicts.
     }
@@ -253,7 +288,7 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
       else if (change.key === LEASE) roles!.changed(change.newValue);
       else if (change.key.startsWith(PREFIX)) {
         const key = change.key.slice(PREFIX.length);
-        run(change.newValue === null ? ['S', key] : ['S', key, change.newValue]);
+        run(change.newValue === null ? ['S', key] : ['S', key, change.newValue.replace(/[\x1e\x1f]/g, '')]);
       }
     });
     document.addEventListener('visibilitychange', () => {
@@ -299,17 +334,23 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
     api.page();
   }
 
-  /** The fields of an event, as JSON made now: what the page changes later is not the event. */
-  function event(op: Input, type: string, metadata: Metadata, choice: TrackOptions | undefined, [at, id]: When): string | undefined {
-    const context = {
-      page: { url: location.href, path: location.pathname, referrer: document.referrer, title: document.title },
-      library: { name: 'rivulet-js', version: VERSION },
-      locale: navigator.language,
-      screen: { width: screen.width, height: screen.height },
-    };
-    tracked = undefined;
-    run([...op, PRIORITY[choice?.priority ?? 'normal'] ?? 1, new Date(at).toISOString(), JSON.stringify(String(type)), JSON.stringify(metadata), JSON.stringify(context), String(choice?.eventId ?? id).toLowerCase()], at);
-    return tracked;
+  /** An event, as JSON made now: what the page changes later is not the event. */
+  function event(op: Input, type: string, metadata: Metadata, choice: TrackOptions | undefined, [at, made]: When): string | undefined {
+    const json = JSON.stringify({
+      event_type: String(type),
+      timestamp: new Date(at),
+      metadata,
+      context: {
+        page: { url: location.href, path: location.pathname, referrer: document.referrer, title: document.title },
+        library: { name: 'rivulet-js', version: VERSION },
+        locale: navigator.language,
+        screen: { width: screen.width, height: screen.height },
+      },
+    });
+    const own = choice?.eventId;
+    const id = own && UUID.test(own) ? own.toLowerCase() : made || mint(at);
+    run([...op, PRIORITY[choice?.priority ?? 'normal'] ?? 1, id, json.slice(1, -1)], at);
+    return consent === DENIED ? undefined : id;
   }
 
   const calls: { [K in keyof Rivulet]?: (when: When, ...args: never[]) => unknown } = {
@@ -326,11 +367,10 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
     },
     identify: (when, user: string, traits?: Metadata, choice?: TrackOptions) =>
       event(['U', JSON.stringify(String(user))], 'identify', { traits: traits ?? {} }, choice, when),
-    reset: () => run(['Z']),
+    reset: ([at]) => run(['Z', mint(at)]),
     flush: () => run(['F']),
     consent(_when, yes: boolean) {
-      granted = yes;
-      run(['C', yes ? GRANTED : DENIED]);
+      run(['C', (consent = yes ? GRANTED : DENIED)]);
     },
     on(_when, name: keyof Events, listener: (value: never) => void) {
       const all = (listeners[name] ??= []) as ((value: never) => void)[];
@@ -352,9 +392,9 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
   /** As the stub does: listed until the engine runs, and for the stub to beacon if the page goes before. */
   function record(name: keyof Rivulet, args: unknown[]): unknown {
     const at = Date.now();
-    const id = 0 + at.toString(16) + (early.length + 7000) + 8000 + Math.random().toFixed(12).slice(2);
+    const id = mint(at);
     if (early.length < EARLY) early.push([name, args, at, id]);
-    return name === 'init' || name === 'on' ? call(name, args) : canonical(id);
+    return name === 'init' || name === 'on' ? call(name, args) : id;
   }
 
   const api = { ready } as Rivulet;
@@ -364,15 +404,4 @@ export function create(home: string, core: Core, early: Call[] = []): Rivulet {
   Object.defineProperty(api, 'path', { get: () => path });
   for (const [name, args] of early) if (name === 'init' || name === 'on') call(name, args);
   return api;
-}
-
-function canonical(id: string): string {
-  return id.replace(/(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
-}
-
-/** `Retry-After` is seconds or a date; in milliseconds. */
-function retryAfter(header: string | null): number | '' {
-  if (!header) return '';
-  const wait = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - Date.now();
-  return wait > 0 ? Math.ceil(wait) : '';
 }

@@ -5,37 +5,37 @@
 
 mod receive;
 mod send;
+mod tell;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use schemas::wire;
-
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, LONGEST_WAIT_MS, sooner};
 use crate::commands::Commands;
 use crate::event;
-use crate::id::{Entropy, EventId, Mint};
-use crate::identity::{Identity, Session, is_json_string};
-use crate::input::{Consent, Delivery, Input, Priority, Tracked};
-use crate::queue::{Entry, Flight, Queue};
+use crate::identity::{Identity, is_json_string};
+use crate::input::{Consent, Input, Millis, Priority, Tracked};
+use crate::losses::{Losses, Why};
+use crate::packed::{self, consent, next, number, tracked};
+use crate::queue::{Entry, Flight, Queue, take_at};
 use crate::socket::{Phase, Socket};
 
 /// Events of earlier pages and other tabs wait so long, because answers to them may still be on their way.
-const RESTORE_MS: u64 = 300;
+const RESTORE_MS: Millis = 300.0;
 /// So many writes that failed are tried again with each event.
 const PUT_AGAIN: usize = 4;
 /// Largest event until the server names its limit.
 const EVENT_BYTES: usize = 64 << 10;
 /// Decisions remembered so that none is shown twice.
 const DECISIONS: usize = 32;
-/// Ids remembered that the page itself brought, so that none becomes two events.
-const BROUGHT: usize = 256;
+/// Events remembered so that an id that the page brings twice is one event.
+const TRACKED: usize = 256;
 
-/// A request without answer yet.
+/// A batch without answer yet.
 #[derive(Clone, Copy, Debug)]
 struct Request {
-    number: u32,
-    deadline: u64,
+    flight: Flight,
+    deadline: Millis,
     live: bool,
 }
 
@@ -43,16 +43,20 @@ struct Request {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about the page")]
 #[derive(Clone, Debug)]
 pub struct Engine {
-    key: String,
-    sdk: String,
     started: bool,
     consent: Consent,
     leader: bool,
     online: bool,
     hidden: bool,
-    mint: Mint,
+    /// The page is being left.
+    gone: bool,
+    /// What is left of the browser's pool for requests that outlive the page.
+    pool: usize,
     who: Identity,
     queue: Queue,
+    losses: Losses,
+    /// How many events were dropped for lack of room, age or size.
+    discarded: u32,
     socket: Socket,
     requests: Vec<Request>,
     next_request: u32,
@@ -61,11 +65,11 @@ pub struct Engine {
     event_bytes: usize,
     batch_bytes: usize,
     batch_events: usize,
-    decisions: Vec<EventId>,
-    brought: Vec<EventId>,
-    last_now: u64,
-    wake: Option<u64>,
-    told_queue: (usize, u64),
+    decisions: Vec<String>,
+    tracked: Vec<String>,
+    last_now: Millis,
+    wake: Millis,
+    told_queue: (usize, u32),
     told_state: String,
     out: Commands,
 }
@@ -73,16 +77,17 @@ pub struct Engine {
 impl Default for Engine {
     fn default() -> Self {
         Self {
-            key: String::new(),
-            sdk: String::new(),
             started: false,
             consent: Consent::Granted,
             leader: false,
             online: true,
             hidden: false,
-            mint: Mint::default(),
+            gone: false,
+            pool: 0,
             who: Identity::default(),
             queue: Queue::default(),
+            losses: Losses::default(),
+            discarded: 0,
             socket: Socket::default(),
             requests: Vec::new(),
             next_request: 1,
@@ -92,9 +97,9 @@ impl Default for Engine {
             batch_bytes: send::BATCH_BYTES,
             batch_events: send::BATCH_EVENTS,
             decisions: Vec::new(),
-            brought: Vec::new(),
-            last_now: 0,
-            wake: None,
+            tracked: Vec::new(),
+            last_now: 0.0,
+            wake: f64::INFINITY,
             told_queue: (0, 0),
             told_state: String::new(),
             out: Commands::default(),
@@ -103,169 +108,194 @@ impl Default for Engine {
 }
 
 impl Engine {
-    /// Takes one input at `now` (milliseconds since 1970) and says what is to be done.
-    pub fn step(&mut self, input: Input<'_>, now: u64, entropy: Entropy) -> Commands {
+    /// Takes one input at `now` (since 1970), with a random word, and says what is to be done.
+    pub fn step(&mut self, input: &Input<'_>, now: Millis, random: u32) -> Commands {
+        self.step_packed(&packed::write(input), now, random)
+    }
+
+    /// The same for the text form of an input. Unreadable ones do nothing.
+    pub fn step_packed(&mut self, input: &str, now: Millis, random: u32) -> Commands {
         if now < self.last_now {
             self.clock_went_back(now);
         }
         self.last_now = now;
-        let [_, _, _, random] = entropy;
-        match input {
-            Input::Restored { key, value } => self.restored(key, value, now + RESTORE_MS),
-            Input::Stored { key, value } => self.stored(key, value, now),
-            Input::Start { key, sdk, socket, consent } => self.start(key, sdk, socket, consent),
-            Input::PutFailed { key } => self.put_failed(key),
-            Input::Cleared => self.put_everything(),
-            Input::Track(event) => self.track(&event, now, entropy),
-            Input::Identify { user_json, event } => {
-                if self.consent != Consent::Denied && is_json_string(user_json) {
-                    self.who.user_json = Some(user_json.into());
-                    self.put_user();
-                    self.track(&event, now, entropy);
-                }
-            }
-            Input::Reset => self.reset(now, entropy),
-            Input::Flush => {}
-            Input::SocketOpen => self.socket_open(now),
-            Input::SocketFrame(text) => self.frame(text, now, random),
-            Input::SocketClosed => self.socket_ended(now, random),
-            Input::Decision(json) => self.decision(json),
-            Input::Http(answer) => self.http(&answer, now, random),
-            Input::Timer => self.timer(now, random),
-            Input::Online(online) => {
-                if online && !self.online {
-                    self.backoff.hurry();
-                    self.socket.retry_at = 0;
-                }
-                self.online = online;
-            }
-            Input::Hide { gone } => self.hide(gone, now),
-            Input::Show => self.show(),
-            Input::Leader(leader) => self.leader = leader,
-            Input::Consent(consent) => self.consent_given(consent),
-        }
+        self.take_in(input, now, random);
         self.pump(now);
         self.tell();
         self.set_timer(now);
         core::mem::take(&mut self.out)
     }
 
-    fn start(&mut self, key: &str, sdk: &str, socket: bool, consent: Consent) {
-        self.key = key.into();
-        self.sdk = sdk.into();
-        self.socket.allowed = socket;
-        self.started = true;
-        self.consent_given(consent);
+    fn take_in(&mut self, input: &str, now: Millis, random: u32) {
+        let rest = &mut Some(input);
+        match next(rest).bytes().next().unwrap_or_default() {
+            b'R' => self.restored(next(rest), next(rest), now + RESTORE_MS),
+            b'S' => self.stored(next(rest), *rest, now),
+            b'I' => {
+                self.socket.allowed = flag(rest);
+                self.started = true;
+                self.consent_given(consent(next(rest)));
+            }
+            b'P' => self.put_failed(next(rest)),
+            b'X' => self.put_everything(),
+            b'T' => self.track(&tracked(rest), now),
+            b'U' => self.identify(next(rest), rest, now),
+            b'Z' => self.reset(next(rest)),
+            b'o' if self.socket.phase == Phase::Opening => {
+                self.socket.phase = Phase::Greeting;
+                self.socket.since = now;
+            }
+            b'g' => self.greeted(rest, now),
+            b'a' => self.ack(rest, now, random),
+            b'w' => self.backoff.pause(now, number(next(rest))),
+            b'e' => self.refused(next(rest), now, random),
+            b'y' => self.heard(now),
+            b'c' => self.socket_ended(now, random),
+            b'd' => self.decision(next(rest), next(rest), now),
+            b'A' => self.http(rest, now, random),
+            b't' => self.timer(now, random),
+            b'n' => {
+                let online = flag(rest);
+                if online && !self.online {
+                    self.backoff.until = 0.0;
+                    self.socket.retry_at = 0.0;
+                }
+                self.online = online;
+            }
+            b'h' => self.hide(flag(rest), now),
+            b'v' => self.show(),
+            b'L' => self.leader = flag(rest),
+            b'C' => self.consent_given(consent(next(rest))),
+            _ => {}
+        }
     }
 
-    fn restored(&mut self, key: &str, value: &str, not_before: u64) {
+    fn restored(&mut self, key: &str, value: &str, not_before: Millis) {
         match key {
-            "a" => self.who.anonymous = EventId::parse(value).or(self.who.anonymous),
-            "s" => self.who.session = Session::read(value).or(self.who.session),
+            "a" => self.who.device = value.into(),
+            "s" => self.who.read_session(value),
             "u" => {
                 if is_json_string(value) {
-                    self.who.user_json = Some(value.into());
+                    self.who.user_json = value.into();
                 }
             }
-            _ => self.restored_event(key, value, not_before),
+            // Events and losses in storage concern only the tab that sends for all.
+            _ if !self.leader => {}
+            _ => match (key.strip_prefix("e:"), key.strip_prefix("d:")) {
+                (Some(id), _) => self.restored_event(id, value, not_before),
+                (_, Some(id)) => self.losses.restored(id, value),
+                _ => {}
+            },
         }
     }
 
-    /// An event in storage concerns only the tab that sends for all.
-    fn restored_event(&mut self, key: &str, value: &str, not_before: u64) {
-        let Some(id) = key.strip_prefix("e:").and_then(EventId::parse) else { return };
-        if !self.leader {
-            return;
-        }
-        let (priority, json) = match value.split_at_checked(1) {
-            Some(("0", json)) => (Priority::BestEffort, json),
-            Some(("2", json)) => (Priority::Critical, json),
-            Some((_, json)) => (Priority::Normal, json),
-            None => (Priority::Normal, ""),
-        };
-        if event::is_event(json, id) {
-            self.enqueue(Entry {
-                id,
+    /// The stored form: rank, time in digits, JSON.
+    fn restored_event(&mut self, id: &str, value: &str, not_before: Millis) {
+        let json = value.get(value.bytes().position(|byte| byte == b'{').unwrap_or_default()..);
+        let json = json.unwrap_or_default();
+        if !event::is_event(json, id) {
+            self.out.del_of("e:", id);
+            self.discarded += 1;
+        } else if self.queue.find(id).is_none() {
+            self.queue.add(Entry {
                 json: json.into(),
-                priority,
+                priority: packed::priority(value.get(..1).unwrap_or_default()),
+                made: number(value.get(1..).unwrap_or_default()),
                 flight: Flight::Here,
                 volatile: false,
                 not_before,
             });
-        } else {
-            self.out.del_event(id);
-            self.queue.discarded += 1;
+            self.shed();
         }
     }
 
-    fn stored(&mut self, key: &str, value: Option<&str>, now: u64) {
-        match (value, key.strip_prefix("e:").and_then(EventId::parse)) {
-            (Some(value), _) => self.restored(key, value, now),
-            (None, Some(id)) => {
-                self.queue.remove(id);
-            }
-            (None, None) if key == "u" => self.who.user_json = None,
-            (None, None) => {}
+    fn stored(&mut self, key: &str, value: Option<&str>, now: Millis) {
+        if let Some(value) = value {
+            self.restored(key, value, now);
+        } else if let Some(id) = key.strip_prefix("e:") {
+            self.queue.find(id).and_then(|at| self.queue.take(at));
+        } else if let Some(id) = key.strip_prefix("d:") {
+            self.losses.removed(id);
+        } else if key == "u" {
+            self.who.user_json.clear();
         }
     }
 
-    fn track(&mut self, event: &Tracked<'_>, now: u64, entropy: Entropy) {
-        if self.consent == Consent::Denied {
-            return;
+    fn identify(&mut self, user_json: &str, rest: &mut Option<&str>, now: Millis) {
+        if self.consent != Consent::Denied && is_json_string(user_json) {
+            self.who.user_json = user_json.into();
+            self.put_who();
+            self.track(&tracked(rest), now);
         }
-        if let Some(id) = event.id
-            && (self.queue.find(id).is_some() || !remember(&mut self.brought, id, BROUGHT))
+    }
+
+    fn track(&mut self, event: &Tracked<'_>, now: Millis) {
+        if self.consent == Consent::Denied
+            || self.queue.find(event.id).is_some()
+            || !remember(&mut self.tracked, event.id, TRACKED)
         {
-            self.out.tracked(id);
             return;
-        }
-        if self.who.anonymous.is_none() {
-            let [first, second, third, fourth] = entropy;
-            let device = self.mint.next(now, [second, fourth, first, third]);
-            self.who.anonymous = Some(device);
-            self.put_device();
         }
         self.put_again();
-        let id = event.id.unwrap_or_else(|| self.mint.next(now, entropy));
-        let (session, store) = self.who.touch(now, id);
-        let json = event::json(id, &self.who, session, event);
+        let mut store = self.who.touch(now, event.id);
+        if self.who.device.is_empty() {
+            self.who.device = event.id.into();
+            store = true;
+        }
+        let json = event::json(&self.who, event);
         if json.len() > self.event_bytes {
-            self.queue.discarded += 1;
-            self.report("event.too_large", Some(id));
+            self.lose(event.id, Why::TooLarge);
+            self.report(Why::TooLarge.code(), event.id);
             return;
         }
         if store {
-            self.put_session();
+            self.put_who();
         }
-        self.out.tracked(id);
         let entry = Entry {
-            id,
             json,
             priority: event.priority,
+            made: now,
             flight: Flight::Here,
             volatile: false,
-            not_before: 0,
+            not_before: 0.0,
         };
         if self.consent == Consent::Granted {
             put_entry(&mut self.out, &entry);
         }
-        self.enqueue(entry);
+        self.queue.add(entry);
+        self.shed();
     }
 
-    fn enqueue(&mut self, entry: Entry) {
-        for gone in self.queue.add(entry) {
-            self.out.del_event(gone);
+    /// Makes room.
+    fn shed(&mut self) {
+        while let Some(at) = self.queue.least() {
+            self.drop_at(at, Why::Full);
         }
     }
 
-    fn reset(&mut self, now: u64, entropy: Entropy) {
+    /// Drops an event knowingly.
+    fn drop_at(&mut self, at: usize, why: Why) {
+        if let Some(entry) = self.queue.take(at) {
+            self.out.del_of("e:", entry.id());
+            self.lose(entry.id(), why);
+            if why != Why::Full {
+                self.report(why.code(), entry.id());
+            }
+        }
+    }
+
+    fn lose(&mut self, id: &str, why: Why) {
+        self.discarded += 1;
+        self.losses.count(id, why, self.consent == Consent::Granted, &mut self.out);
+    }
+
+    fn reset(&mut self, device: &str) {
         self.who = Identity::default();
         self.out.del("u");
         self.out.del("s");
         if self.consent == Consent::Granted {
-            let device = self.mint.next(now, entropy);
-            self.who.anonymous = Some(device);
-            self.put_device();
+            self.who.device = device.into();
+            self.put_who();
         }
     }
 
@@ -273,12 +303,9 @@ impl Engine {
         let before = core::mem::replace(&mut self.consent, consent);
         match consent {
             Consent::Denied => {
-                for entry in self.queue.clear() {
-                    self.out.del_event(entry.id);
-                }
-                for key in ["a", "u", "s"] {
-                    self.out.del(key);
-                }
+                self.queue = Queue::default();
+                self.losses = Losses::default();
+                self.out.begin("Z");
                 self.who = Identity::default();
                 self.close_socket();
             }
@@ -287,33 +314,25 @@ impl Engine {
         }
     }
 
-    fn put_device(&mut self) {
-        if let Some(device) = self.who.anonymous
-            && self.consent == Consent::Granted
-        {
-            device.push(self.out.put("a"));
+    fn put_who(&mut self) {
+        if self.consent != Consent::Granted {
+            return;
         }
-    }
-
-    fn put_user(&mut self) {
-        if let Some(user) = &self.who.user_json
-            && self.consent == Consent::Granted
-        {
-            self.out.put("u").push_str(user);
+        for (key, value) in [("a", &self.who.device), ("u", &self.who.user_json)] {
+            if !value.is_empty() {
+                self.out.put(key).push_str(value);
+            }
         }
-    }
-
-    fn put_session(&mut self) {
-        if let Some(session) = self.who.session
-            && self.consent == Consent::Granted
-        {
-            session.write(self.out.put("s"));
+        if !self.who.session.is_empty() {
+            self.who.write_session(self.out.put("s"));
         }
     }
 
     fn put_failed(&mut self, key: &str) {
-        if let Some(id) = key.strip_prefix("e:").and_then(EventId::parse)
-            && let Some(entry) = self.queue.find(id)
+        if let Some(entry) = key
+            .strip_prefix("e:")
+            .and_then(|id| self.queue.find(id))
+            .and_then(|at| self.queue.entries.get_mut(at))
         {
             entry.volatile = true;
         }
@@ -322,125 +341,72 @@ impl Engine {
     /// What could not be written may find room now.
     fn put_again(&mut self) {
         if self.consent == Consent::Granted {
-            for entry in self.queue.iter_mut().filter(|entry| entry.volatile).take(PUT_AGAIN) {
-                entry.volatile = false;
-                put_entry(&mut self.out, entry);
+            let mut left = PUT_AGAIN;
+            for entry in &mut self.queue.entries {
+                if left > 0 && entry.volatile {
+                    left -= 1;
+                    entry.volatile = false;
+                    put_entry(&mut self.out, entry);
+                }
             }
         }
     }
 
     fn put_everything(&mut self) {
+        self.put_who();
         if self.consent == Consent::Granted {
-            self.put_device();
-            self.put_user();
-            self.put_session();
-            for entry in self.queue.iter_mut() {
+            for entry in &mut self.queue.entries {
                 entry.volatile = false;
                 put_entry(&mut self.out, entry);
             }
-        }
-    }
-
-    fn report(&mut self, code: &str, id: Option<EventId>) {
-        let json = self.out.deliver(Delivery::Error);
-        json.push_str(r#"{"code":"#);
-        wire::push_string(json, code);
-        if let Some(id) = id {
-            json.push_str(r#","event_id":""#);
-            id.push(json);
-            json.push('"');
-        }
-        json.push('}');
-    }
-
-    /// Tells the page what has changed.
-    fn tell(&mut self) {
-        let queue = (self.queue.len(), self.queue.discarded);
-        if queue != self.told_queue {
-            self.told_queue = queue;
-            let json = self.out.deliver(Delivery::Queue);
-            for (name, number) in [
-                (r#"{"events":"#, queue.0 as u64),
-                (r#","bytes":"#, self.queue.bytes() as u64),
-                (r#","discarded":"#, queue.1),
-            ] {
-                json.push_str(name);
-                wire::push_u64(json, number);
-            }
-            json.push('}');
-        }
-        if !self.started {
-            return;
-        }
-        let mut state = String::from(r#"{"connection":""#);
-        state.push_str(self.connection());
-        if let Some(device) = self.who.anonymous {
-            state.push_str(r#"","anonymous_id":""#);
-            device.push(&mut state);
-        }
-        state.push('"');
-        if let Some(user) = &self.who.user_json {
-            state.push_str(r#","user_id":"#);
-            state.push_str(user);
-        }
-        state.push('}');
-        if state != self.told_state {
-            self.out.deliver(Delivery::State).push_str(&state);
-            self.told_state = state;
-        }
-    }
-
-    /// How events travel at present.
-    fn connection(&self) -> &'static str {
-        match () {
-            () if self.consent != Consent::Granted => "held",
-            () if !self.online => "offline",
-            () if self.socket.phase == Phase::Ready => "socket",
-            () if self.backoff.failures >= crate::backoff::BREAKER_FAILURES => "blocked",
-            () if self.backoff.failures > 0 => "waiting",
-            () if !self.leader => "follower",
-            () if self.http_worked => "http",
-            () => "connecting",
+            self.losses.put_all(&mut self.out);
         }
     }
 
     /// Waits that were counted on a clock that ran ahead would last too long.
-    fn clock_went_back(&mut self, now: u64) {
-        self.backoff.clock(now);
-        self.socket.since = self.socket.since.min(now);
-        self.socket.sent = self.socket.sent.min(now);
-        self.socket.retry_at = self.socket.retry_at.min(now + crate::backoff::LONGEST_WAIT_MS);
-        for (_, sent) in &mut self.socket.unanswered {
-            *sent = now.min(*sent);
+    fn clock_went_back(&mut self, now: Millis) {
+        for (instant, most) in [
+            (&mut self.backoff.until, LONGEST_WAIT_MS),
+            (&mut self.socket.since, 0.0),
+            (&mut self.socket.sent, 0.0),
+            (&mut self.socket.retry_at, LONGEST_WAIT_MS),
+        ] {
+            *instant = sooner(*instant, now + most);
         }
         for request in &mut self.requests {
-            request.deadline = request.deadline.min(now + send::REQUEST_MS);
+            request.deadline = sooner(request.deadline, now + send::REQUEST_MS);
         }
-        for entry in self.queue.iter_mut() {
-            entry.not_before = entry.not_before.min(now);
+        for entry in &mut self.queue.entries {
+            entry.not_before = sooner(entry.not_before, now);
+            entry.made = sooner(entry.made, now);
         }
-        self.wake = None;
+        self.wake = f64::INFINITY;
     }
 }
 
+fn flag(rest: &mut Option<&str>) -> bool {
+    next(rest) == "1"
+}
+
 /// Adds an id to those known, of which so many are kept; `false` if it is one of them.
-fn remember(known: &mut Vec<EventId>, id: EventId, most: usize) -> bool {
-    if known.contains(&id) {
+fn remember(known: &mut Vec<String>, id: &str, most: usize) -> bool {
+    if known.iter().any(|other| other == id) {
         return false;
     }
     if known.len() >= most {
-        known.remove(0);
+        take_at(known, 0);
     }
-    known.push(id);
+    known.push(id.into());
     true
 }
 
 fn put_entry(out: &mut Commands, entry: &Entry) {
-    let value = out.put_event(entry.id);
+    let value = out.put_of("e:", entry.id());
     value.push_str(match entry.priority {
         Priority::BestEffort => "0",
         Priority::Normal => "1",
         Priority::Critical => "2",
     });
+    schemas::wire::push_number(value, entry.made);
     value.push_str(&entry.json);
 }

@@ -3,13 +3,11 @@
 //! **Invariant:** an event leaves the queue only by a verdict that names its id, or that stands at its place in an answer of
 //! the same length and refuses it without an id. A status code, an empty body or a stranger's page removes nothing.
 
-use alloc::vec::Vec;
-
-use schemas::wire::{self, Frame, FrameKind, WireStatus, WireVerdict, hello_frame};
-
 use super::{DECISIONS, Engine, remember};
-use crate::id::EventId;
-use crate::input::{Answer, Delivery};
+use crate::event;
+use crate::input::{Delivery, Millis, Verdicts};
+use crate::losses::Why;
+use crate::packed::{next, next_u32, number};
 use crate::queue::Flight;
 use crate::socket::Phase;
 
@@ -23,130 +21,116 @@ struct Settled {
 }
 
 impl Engine {
-    pub(super) fn socket_open(&mut self, now: u64) {
-        if self.socket.phase == Phase::Opening {
-            self.socket.phase = Phase::Greeting;
-            self.socket.since = now;
-            let frame = self.out.begin("S").field();
-            hello_frame(frame, Some(&self.key), Some(&self.sdk), self.socket.session.as_deref());
-        }
-    }
-
-    pub(super) fn socket_ended(&mut self, now: u64, random: u32) {
+    pub(super) fn socket_ended(&mut self, now: Millis, random: u32) {
         if self.socket.phase != Phase::Closed {
             self.socket.ended(now, random);
         }
-        self.queue.release(0, |flight| matches!(flight, Flight::Socket(_)));
+        self.release_socket();
     }
 
-    pub(super) fn frame(&mut self, text: &str, now: u64, random: u32) {
-        let Some(frame) = read(text) else { return };
-        if self.socket.phase == Phase::Closed {
-            return;
-        }
-        self.socket.since = if self.socket.phase == Phase::Ready { now } else { self.socket.since };
-        if let Some(credit) = frame.credit {
-            self.socket.credit = credit.max(1);
-        }
-        match frame.kind {
-            FrameKind::Hello => self.greeted(&frame, now),
-            FrameKind::Ack => self.ack(&frame, now, random),
-            FrameKind::Decision => self.decision(frame.decision.unwrap_or_default()),
-            FrameKind::Pace => self.backoff.pause(now, frame.retry_after_ms.unwrap_or_default()),
-            FrameKind::Error => self.refused(frame.code.unwrap_or("frame.invalid"), now, random),
-            FrameKind::Pong | FrameKind::Other => {}
+    pub(super) fn heard(&mut self, now: Millis) {
+        if self.socket.phase == Phase::Ready {
+            self.socket.since = now;
         }
     }
 
-    fn greeted(&mut self, frame: &Frame<'_>, now: u64) {
+    /// Highest `seq` answered in the resumed session, credit, limits.
+    pub(super) fn greeted(&mut self, rest: &mut Option<&str>, now: Millis) {
         if self.socket.phase != Phase::Greeting {
             return;
         }
         self.socket.greeted(now);
-        self.socket.credit = frame.credit.unwrap_or(1).max(1);
-        self.socket.next_seq = frame.resumed.unwrap_or(0) + 1;
-        self.socket.session = frame.session.map(Into::into);
-        if let Some(limits) = frame.limits {
-            // A server that names nothing, or nonsense, leaves the usual.
-            if let Some(bytes) = usize::try_from(limits.event_bytes).ok().filter(|bytes| *bytes > 0) {
-                self.event_bytes = bytes;
-            }
-            if let Some(bytes) =
-                usize::try_from(limits.batch_bytes).ok().filter(|bytes| *bytes >= self.event_bytes)
-            {
-                self.batch_bytes = bytes.min(super::send::BATCH_BYTES);
-            }
-            if let Some(events) = usize::try_from(limits.batch_events).ok().filter(|events| *events > 0) {
-                self.batch_events = events.min(super::send::BATCH_EVENTS);
+        self.socket.next_seq = next_u32(rest) + 1;
+        self.socket.credit = next_u32(rest).max(1);
+        // A server that names nothing, or nonsense, leaves the usual.
+        let event_bytes = next_u32(rest) as usize;
+        let batch_bytes = next_u32(rest) as usize;
+        let batch_events = next_u32(rest) as usize;
+        if event_bytes > 0 {
+            self.event_bytes = event_bytes;
+        }
+        if batch_bytes >= self.event_bytes {
+            self.batch_bytes = batch_bytes.min(super::send::BATCH_BYTES);
+        }
+        if batch_events > 0 {
+            self.batch_events = batch_events.min(super::send::BATCH_EVENTS);
+        }
+    }
+
+    /// Batch, everything up to where is answered, credit, verdicts.
+    pub(super) fn ack(&mut self, rest: &mut Option<&str>, now: Millis, random: u32) {
+        let (seq, cumulative, credit) = (next_u32(rest), next_u32(rest), next_u32(rest));
+        if self.socket.phase != Phase::Ready {
+            return;
+        }
+        self.heard(now);
+        if credit > 0 {
+            self.socket.credit = credit;
+        }
+        let settled = self.settle(Verdicts(*rest), Flight::Socket(seq));
+        self.after(settled, now, 0.0, random);
+        // What has no verdict in the answer to its own batch must be sent again.
+        let mut at = 0;
+        while let Some(request) = self.requests.get(at) {
+            match request.flight {
+                Flight::Socket(other) if other == seq || other <= cumulative => self.release(at),
+                _ => at += 1,
             }
         }
     }
 
-    fn ack(&mut self, frame: &Frame<'_>, now: u64, random: u32) {
-        let Some(seq) = frame.seq else { return };
-        let settled = self.settle(frame, Flight::Socket(seq));
-        let answered = frame.cumulative.unwrap_or(0);
-        self.socket.unanswered.retain(|(other, _)| *other != seq && *other > answered);
-        self.after(settled, now, None, random);
-        // What has no verdict in the answer to its own batch must be sent again.
-        self.queue.release(
-            0,
-            |flight| matches!(flight, Flight::Socket(other) if other == seq || other <= answered),
-        );
-    }
-
     /// Told once, whether it came on the socket, again after a cut, or from another tab.
-    pub(super) fn decision(&mut self, json: &str) {
-        let Some(id) = wire::member_text(json, "decision_id").and_then(EventId::parse) else { return };
+    pub(super) fn decision(&mut self, id: &str, json: &str, now: Millis) {
+        self.heard(now);
         if remember(&mut self.decisions, id, DECISIONS) {
             self.out.deliver(Delivery::Decision).push_str(json);
         }
     }
 
     /// The server will not have us, or not so: tell the developer, keep the events, ask rarely.
-    fn refused(&mut self, code: &str, now: u64, random: u32) {
+    pub(super) fn refused(&mut self, code: &str, now: Millis, random: u32) {
         self.backoff.refused(now, random);
-        self.report(code, None);
+        self.report(code, "");
     }
 
-    pub(super) fn http(&mut self, answer: &Answer<'_>, now: u64, random: u32) {
-        let flight = Flight::Http(answer.request);
-        self.requests.retain(|request| request.number != answer.request);
-        let frame = read(answer.body);
-        let settled = match &frame {
-            Some(frame) if frame.has_verdicts() => self.settle(frame, flight),
-            _ => Settled { done: 0, left: self.queue.iter().filter(|entry| entry.flight == flight).count() },
-        };
-        let code = frame.and_then(|frame| frame.code);
+    /// Request, status, pause asked for, code, verdicts.
+    pub(super) fn http(&mut self, rest: &mut Option<&str>, now: Millis, random: u32) {
+        let flight = Flight::Http(next_u32(rest));
+        let (status, retry_after, code) = (next_u32(rest), number(next(rest)), next(rest));
+        let settled = self.settle(Verdicts(*rest), flight);
         if settled.done > 0 {
             self.http_worked = true;
         }
         if settled.done > 0 || settled.left == 0 {
-            self.after(settled, now, answer.retry_after_ms, random);
-        } else if answer.status == 413 || (answer.status == 400 && code.is_some()) {
+            self.after(settled, now, retry_after, random);
+        } else if status == 413 || (status == 400 && !code.is_empty()) {
             self.too_large(flight, settled.left, code, now, random);
-        } else if let (401 | 403, Some(code)) = (answer.status, code) {
+        } else if matches!(status, 401 | 403) && !code.is_empty() {
             self.refused(code, now, random);
         } else {
-            self.backoff.failed(now, answer.retry_after_ms, random);
+            self.backoff.failed(now, retry_after, random);
         }
-        self.queue.release(0, |other| other == flight);
+        if let Some(at) = self.requests.iter().position(|request| request.flight == flight) {
+            self.release(at);
+        }
     }
 
     /// The whole body was refused: halves find the event that is to blame, and only the server's own word discards it.
-    fn too_large(&mut self, flight: Flight, events: usize, code: Option<&str>, now: u64, random: u32) {
-        let blamed = self.queue.iter().find(|entry| entry.flight == flight).map(|entry| entry.id);
-        match (code, blamed) {
-            _ if events > 1 => self.batch_events = (events / 2).max(1),
-            (Some(code), Some(id)) => self.discard(id, code),
-            _ => self.backoff.failed(now, None, random),
+    fn too_large(&mut self, flight: Flight, events: usize, code: &str, now: Millis, random: u32) {
+        if events > 1 {
+            self.batch_events = events / 2;
+            return;
+        }
+        match self.queue.entries.iter().position(|entry| entry.flight == flight) {
+            Some(at) if !code.is_empty() => self.drop_at(at, Why::TooLarge),
+            _ => self.backoff.failed(now, 0.0, random),
         }
     }
 
-    fn after(&mut self, settled: Settled, now: u64, retry_after: Option<u64>, random: u32) {
+    fn after(&mut self, settled: Settled, now: Millis, retry_after: Millis, random: u32) {
         if settled.done > 0 {
             self.backoff.worked();
-            self.batch_events = (self.batch_events * 2).clamp(1, super::send::BATCH_EVENTS);
+            self.batch_events = (self.batch_events * 2).min(super::send::BATCH_EVENTS);
         }
         if settled.left > 0 {
             self.backoff.failed(now, retry_after, random);
@@ -154,42 +138,54 @@ impl Engine {
     }
 
     /// Applies the verdicts of an answer to the batch in `flight`.
-    fn settle(&mut self, frame: &Frame<'_>, flight: Flight) -> Settled {
-        let batch: Vec<EventId> =
-            self.queue.iter().filter(|entry| entry.flight == flight).map(|entry| entry.id).collect();
-        let same_length = frame.verdicts().count() == batch.len();
+    fn settle(&mut self, mut verdicts: Verdicts<'_>, flight: Flight) -> Settled {
+        let same_length = verdicts.count() == self.queue.count(flight);
         let mut settled = Settled::default();
-        for (at, verdict) in frame.verdicts().enumerate() {
-            let refused = matches!(verdict.status, WireStatus::Rejected | WireStatus::Quarantined);
-            let id = match verdict.event_id {
-                Some(id) => EventId::parse(id),
-                None if refused && same_length => batch.get(at).copied(),
-                None => None,
+        let mut left_before = 0;
+        while let Some((status, id, json)) = verdicts.next() {
+            let refused = matches!(status, b'r' | b'q');
+            let at = if !id.is_empty() {
+                self.queue.find(id)
+            } else if refused && same_length {
+                self.on_flight(flight, left_before)
+            } else {
+                None
             };
-            let last = matches!(verdict.status, WireStatus::Accepted | WireStatus::Duplicate) || refused;
-            if let Some(id) = id.filter(|_| last) {
-                settled.done += usize::from(self.verdict(id, &verdict));
+            match at {
+                Some(at) if refused || matches!(status, b'a' | b'd') => {
+                    self.verdict(at, json);
+                    settled.done += 1;
+                }
+                _ => left_before += 1,
             }
         }
-        settled.left = self.queue.iter().filter(|entry| entry.flight == flight).count();
+        settled.left = self.queue.count(flight);
+        self.losses.landed(flight, settled.done > 0, &mut self.out);
         settled
     }
 
-    /// An event has its verdict.
-    fn verdict(&mut self, id: EventId, verdict: &WireVerdict<'_>) -> bool {
-        let Some(entry) = self.queue.remove(id) else { return false };
-        self.out.del_event(id);
-        let json = self.out.deliver(Delivery::Verdict);
-        json.push_str(r#"{"event_type":"#);
-        json.push_str(wire::member(&entry.json, "event_type").unwrap_or("null"));
-        json.push(',');
-        json.push_str(verdict.json.strip_prefix('{').unwrap_or("}"));
-        true
+    /// Where the event stands that is the `number`-th of those left in a batch.
+    fn on_flight(&self, flight: Flight, number: usize) -> Option<usize> {
+        let mut before = 0;
+        self.queue.entries.iter().position(|entry| {
+            let found = entry.flight == flight && before == number;
+            before += usize::from(entry.flight == flight);
+            found
+        })
     }
-}
 
-/// Reads a frame or an answer. Raw control characters are no JSON, and separate fields where texts cross to the host.
-fn read(text: &str) -> Option<Frame<'_>> {
-    let clean = text.bytes().all(|byte| byte >= 0x20 || matches!(byte, b'\t' | b'\n' | b'\r'));
-    if clean { Frame::read(text) } else { None }
+    /// An event has its verdict.
+    fn verdict(&mut self, at: usize, verdict: &str) {
+        let Some(entry) = self.queue.take(at) else { return };
+        self.out.del_of("e:", entry.id());
+        let json = self.out.deliver(Delivery::Verdict);
+        for text in [
+            r#"{"event_type":"#,
+            event::type_json(&entry.json),
+            ",",
+            verdict.strip_prefix('{').unwrap_or("}"),
+        ] {
+            json.push_str(text);
+        }
+    }
 }

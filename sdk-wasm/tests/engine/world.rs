@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sdk_wasm::{Answer, Channel, Command, Consent, Engine, Input, Priority, Tracked};
+use sdk_wasm::{Channel, Command, Consent, Engine, Input, Millis, Mint, Priority, Tracked, host, packed};
 use serde_json::{Value, json};
 
-use crate::traces::{Step, pack};
+use crate::traces::Step;
 
 /// A small generator with a seed (PCG's output of a linear congruence).
 struct Random(u64);
@@ -40,14 +40,14 @@ enum Message {
     /// A request of a tab's life.
     Request { tab: usize, life: u32, request: u32, body: String },
     /// Its answer.
-    Answer { tab: usize, life: u32, request: u32, status: u16, body: String },
+    Answer { tab: usize, life: u32, request: u32, status: u32, body: String },
 }
 
 struct Tab {
     engine: Engine,
     life: u32,
     socket: Option<u32>,
-    timer: Option<u64>,
+    timer: Option<Millis>,
     /// Events that storage refused and that only memory holds.
     volatile: BTreeSet<String>,
 }
@@ -63,7 +63,8 @@ enum Weather {
 
 pub(crate) struct World {
     random: Random,
-    now: u64,
+    now: Millis,
+    mint: Mint,
     /// What the first tab's engine was told and said, until its process was killed.
     pub(crate) record: Vec<Step>,
     tabs: Vec<Tab>,
@@ -86,7 +87,8 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut world = Self {
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            now: 1_764_000_000_000,
+            now: 1_764_000_000_000.0,
+            mint: Mint::default(),
             record: Vec::new(),
             tabs: Vec::new(),
             leader: 0,
@@ -122,7 +124,7 @@ impl World {
                 self.step(tab, Input::Restored { key, value: &value });
             }
         }
-        self.step(tab, Input::Start { key: "wk", sdk: "test", socket: true, consent: Consent::Granted });
+        self.step(tab, Input::Start { socket: true, consent: Consent::Granted });
         if self.leader == tab {
             self.lead(tab);
         }
@@ -142,12 +144,15 @@ impl World {
     }
 
     fn step(&mut self, tab: usize, input: Input<'_>) {
-        let entropy = [self.random.next(), self.random.next(), self.random.next(), self.random.next()];
-        let packed = pack(&input);
-        let commands = self.tabs[tab].engine.step(input, self.now, entropy);
+        self.step_packed(tab, packed::write(&input));
+    }
+
+    fn step_packed(&mut self, tab: usize, input: String) {
+        let random = self.random.next();
+        let commands = self.tabs[tab].engine.step_packed(&input, self.now, random);
         if tab == 0 && self.tabs[tab].life == 0 {
             let commands = commands.as_str().into();
-            self.record.push(Step { input: packed, now: self.now, entropy, commands });
+            self.record.push(Step { input, now: self.now, random, commands });
         }
         for command in commands.iter() {
             self.obey(tab, command);
@@ -180,6 +185,7 @@ impl World {
                 self.storage.remove(key);
                 self.step(1 - tab, Input::Stored { key, value: None });
             }
+            Command::Purge => panic!("seed {}: nobody withdrew consent", self.seed),
             Command::OpenSocket => {
                 self.sockets += 1;
                 self.tabs[tab].socket = Some(self.sockets);
@@ -200,14 +206,11 @@ impl World {
                 self.wire.push(Message::Request { tab, life, request, body: body.into() });
             }
             Command::SetTimer(millis) => {
-                assert!(millis > 0, "seed {}: a timer for now", self.seed);
+                assert!(millis >= 1.0, "seed {}: a timer for now", self.seed);
                 self.tabs[tab].timer = Some(self.now + millis);
             }
             Command::Deliver(_, json) => {
                 serde_json::from_str::<Value>(json).unwrap_or_else(|_| panic!("seed {}: {json}", self.seed));
-            }
-            Command::Tracked(id) => {
-                self.tracked.insert(format!("{id:?}"));
             }
         }
     }
@@ -242,12 +245,18 @@ impl World {
             Message::Reply(socket, text) => {
                 let Some(tab) = self.tabs.iter().position(|tab| tab.socket == Some(socket)) else { return };
                 match text.as_str() {
-                    "open" => self.step(tab, Input::SocketOpen),
+                    "open" => {
+                        self.wire.push(Message::Frame(socket, json!({"type": "hello"}).to_string()));
+                        self.step(tab, Input::SocketOpen);
+                    }
                     "close" => {
                         self.tabs[tab].socket = None;
                         self.step(tab, Input::SocketClosed);
                     }
-                    _ => self.step(tab, Input::SocketFrame(&text)),
+                    _ => {
+                        let input = host::frame(&text, packed::write);
+                        self.step_packed(tab, input);
+                    }
                 }
             }
             Message::Request { tab, life, request, body } => {
@@ -272,10 +281,8 @@ impl World {
             }
             Message::Answer { tab, life, request, status, body } => {
                 if self.tabs[tab].life == life {
-                    self.step(
-                        tab,
-                        Input::Http(Answer { request, status, retry_after_ms: None, body: &body }),
-                    );
+                    let input = host::answer(request, status, 0.0, &body, packed::write);
+                    self.step_packed(tab, input);
                 }
             }
         }
@@ -334,14 +341,11 @@ impl World {
         let priority = [Priority::BestEffort, Priority::Normal, Priority::Critical][self.random.pick(3)];
         let length = if self.random.below(8) == 0 { 4_000 } else { 100 };
         let metadata = format!(r#"{{"x":"{}"}}"#, "y".repeat(length));
-        let event = Tracked {
-            priority,
-            timestamp: "2026-11-25T04:00:00.000Z",
-            type_json: "\"product_view\"",
-            metadata_json: &metadata,
-            context_json: "{}",
-            id: None,
-        };
+        let words = [self.random.next(), self.random.next(), self.random.next()];
+        let id = self.mint.next(self.now, words);
+        self.tracked.insert(id.clone());
+        let json = format!(r#""event_type":"product_view","metadata":{metadata}"#);
+        let event = Tracked { priority, id: &id, json: &json };
         if self.random.below(20) == 0 {
             self.step(tab, Input::Identify { user_json: "\"u1\"", event });
         } else {
@@ -349,7 +353,7 @@ impl World {
         }
     }
 
-    fn pass(&mut self, millis: u64) {
+    fn pass(&mut self, millis: Millis) {
         self.now += millis;
         for tab in 0..self.tabs.len() {
             if self.tabs[tab].timer.is_some_and(|at| at <= self.now) {
@@ -382,7 +386,7 @@ impl World {
             0..=9 => self.track(tab),
             10..=21 => self.deliver(),
             22..=26 => {
-                let millis = u64::from(self.random.below(20_000));
+                let millis = f64::from(self.random.below(20_000));
                 self.pass(millis);
             }
             27 => {
@@ -440,7 +444,7 @@ impl World {
             if !waiting {
                 break;
             }
-            self.pass(1_000);
+            self.pass(1_000.0);
         }
         let left: Vec<_> = self.storage.keys().filter(|key| key.starts_with("e:")).collect();
         assert!(left.is_empty(), "seed {}: left in storage after an hour: {left:?}", self.seed);

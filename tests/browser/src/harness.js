@@ -136,6 +136,7 @@ export class Site {
       window.seen = { verdicts: [], decisions: [], queue: undefined, states: [], errors: [] };
       rivulet.init({ key: 'wk_dev', host: ${JSON.stringify(gateway)}, ${options} });
       rivulet.on('verdict', (verdict) => seen.verdicts.push(verdict));
+      rivulet.on('decision', (decision) => seen.decisions.push(decision));
       rivulet.on('queue', (queue) => { seen.queue = queue; });
       rivulet.on('state', (state) => seen.states.push(state));
       rivulet.on('error', (error) => seen.errors.push(error));
@@ -243,10 +244,10 @@ export class Proxy {
   }
 }
 
-export function launch() {
+export function launch(options = {}) {
   const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((path) => path && existsSync(path));
   if (!found) throw new Error('Chromium is missing: install it (apt-get install chromium), or name it in CHROMIUM');
-  return chromium.launch({ executablePath: found, args: ['--no-sandbox'] });
+  return chromium.launch({ executablePath: found, args: ['--no-sandbox'], ...options });
 }
 
 /** Waits until the page's SDK has nothing left to send. */

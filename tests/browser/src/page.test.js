@@ -153,7 +153,7 @@ test('with autoPage each change of route is one page view', async () => {
   await page.evaluate(() => history.back());
   await viewed(4);
   await drained(page);
-  const views = (await rivulet.events('page_view')).filter((event) => event.metadata.path.startsWith('/auto'));
+  const views = (await rivulet.events('page_view')).filter((event) => event.metadata.path?.startsWith('/auto'));
   const shown = views.map((event) => event.metadata.url.slice(site.url.length));
   assert.deepEqual(shown, ['/auto', '/auto/one', '/auto/one#two', '/auto/one']);
 });

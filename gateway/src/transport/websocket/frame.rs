@@ -16,7 +16,13 @@ const CONTROL_DEPTH: usize = 8;
 /// What a client says.
 pub(super) enum ClientFrame<'a> {
     Hello(ClientHello),
-    Batch { seq: u64, sent_at: SentAt, ack: Option<AckLevel>, events: Vec<&'a [u8]> },
+    Batch {
+        seq: u64,
+        sent_at: SentAt,
+        ack: Option<AckLevel>,
+        envelope: Vec<Member<'a>>,
+        events: Vec<&'a [u8]>,
+    },
     Ping,
 }
 
@@ -56,7 +62,7 @@ pub(super) fn parse(text: &[u8], max_events: usize) -> Result<ClientFrame<'_>, E
                 None => None,
             };
             let seq = seq.ok_or_else(Ending::not_a_frame)?;
-            Ok(ClientFrame::Batch { seq, sent_at: SentAt::from_envelope(&envelope), ack, events })
+            Ok(ClientFrame::Batch { seq, sent_at: SentAt::from_envelope(&envelope), ack, envelope, events })
         }
     }
 }

@@ -322,8 +322,9 @@ impl<'a> Conversation<'a> {
                     let server_time = self.gateway.clock.now().as_millis();
                     self.tell(&ServerFrame::Pong { server_time }).await?;
                 }
-                ClientFrame::Batch { seq, sent_at, ack, events } => {
+                ClientFrame::Batch { seq, sent_at, ack, envelope, events } => {
                     let session = Some(self.session.clone());
+                    self.gateway.note_discarded(self.client.source(), &envelope);
                     let transmission = self.client.transmission(self.gateway, ack, sent_at, session);
                     let verdicts = self.gateway.accept(&events, transmission);
                     self.running = Some(Running { seq, verdicts, _share: share });
