@@ -28,6 +28,9 @@ impl Timestamp {
     /// Reads what a client sent as text: RFC 3339, also with a space for `T`, an offset without minutes, no offset (UTC),
     /// or an epoch number in digits.
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some(instant) = Self::parse_own(text) {
+            return Some(instant);
+        }
         let text = text.trim();
         if let Ok(number) = text.parse::<f64>() {
             return Self::from_epoch_number(number);
@@ -66,6 +69,32 @@ impl Timestamp {
         Self(self.0.saturating_add(millis))
     }
 
+    /// Reads the form that [`Timestamp`] is written in; anything else is for the calendar to understand or refuse.
+    fn parse_own(text: &str) -> Option<Self> {
+        let number = |from: usize, to: usize| {
+            let digits = text.as_bytes().get(from..to)?;
+            digits.iter().try_fold(0_i64, |number, digit| {
+                digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0'))
+            })
+        };
+        if text.len() != TEXT_BYTES {
+            return None;
+        }
+        let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+        // Days from the civil calendar, Howard Hinnant's algorithm; years begin in March.
+        let year = if month <= 2 { year - 1 } else { year };
+        let month = (month + 9) % 12;
+        let day_of_era = year.rem_euclid(400) * 365 + year.rem_euclid(400) / 4 - year.rem_euclid(400) / 100
+            + (153 * month + 2) / 5
+            + day
+            - 1;
+        let days = year.div_euclid(400) * 146_097 + day_of_era - 719_468;
+        let seconds = ((days * 24 + number(11, 13)?) * 60 + number(14, 16)?) * 60 + number(17, 19)?;
+        let instant = Self::believed(seconds * 1_000 + number(20, 23)?)?;
+        // A day that does not exist would be written as another one.
+        (instant.text()? == text.as_bytes()).then_some(instant)
+    }
+
     fn believed(millis: i64) -> Option<Self> {
         (EARLIEST..=LATEST).contains(&millis).then_some(Self(millis))
     }
@@ -86,13 +115,15 @@ impl fmt::Display for Timestamp {
 
 /// The latest instant that the calendar library reads: 26 hours before the end of 9999, so that every offset has room.
 const LATEST_TEXT: i64 = 253_402_207_200_999;
+/// Bytes of the text form.
+const TEXT_BYTES: usize = 24;
 /// Milliseconds of a day.
 const DAY: i64 = 86_400_000;
 
 impl Timestamp {
     /// The text form of instants from 1970 to 9999, made without the machinery that other calendars need: every record has
     /// several of them. The days are counted from 0000-03-01, so that a leap day is the last of its year.
-    fn text(self) -> Option<[u8; 24]> {
+    fn text(self) -> Option<[u8; TEXT_BYTES]> {
         if !(0..=LATEST_TEXT).contains(&self.0) {
             return None;
         }
@@ -230,6 +261,20 @@ mod tests {
         #[test]
         fn milliseconds_of_our_days_are_exact(millis in 1_000_000_000_000..4_000_000_000_000_i64) {
             proptest::prop_assert_eq!(Timestamp::parse(&millis.to_string()), Some(Timestamp(millis)));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_short_way_writes_and_reads_what_the_calendar_does(millis in EARLIEST..=LATEST_TEXT, text in "[0-9]{4}-[0-3][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9].[0-9]{3}[Zz]") {
+            let calendar = jiff::Timestamp::from_millisecond(millis).unwrap();
+            let written = Timestamp(millis).to_string();
+            proptest::prop_assert_eq!(&written, &format!("{calendar:.3}"));
+            proptest::prop_assert_eq!(Timestamp::parse_own(&written), Some(Timestamp(millis)));
+            if let Some(instant) = Timestamp::parse_own(&text) {
+                let calendar = text.parse::<jiff::Timestamp>().unwrap();
+                proptest::prop_assert_eq!(instant.0, calendar.as_millisecond());
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::codec::wire;
+use crate::output::Outputs;
 
 /// Sessions kept a profile, the newest first to stay.
 pub const MAX_SESSIONS: usize = 6;
@@ -36,7 +37,7 @@ impl Default for Settings {
 }
 
 /// One session.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Session {
     /// A UUID, v5 of the event that began it as first seen; kept through merges.
     #[serde(with = "text")]
@@ -71,6 +72,19 @@ impl Session {
             .value("last_at", &self.last_at)
             .value("events", &self.events)
             .end()
+    }
+
+    /// Whether another one tells the same.
+    fn same_attribute(&self, other: &Self) -> bool {
+        let told = |session: &Self| (session.id, session.started_at, session.last_at, session.events);
+        told(self) == told(other)
+    }
+
+    /// Notes what changed from one current session to another.
+    pub(crate) fn changed(old: Option<Self>, new: Option<&Self>, out: &mut Outputs) {
+        if !old.as_ref().zip(new).is_some_and(|(old, new)| old.same_attribute(new)) {
+            out.change("session", old.as_ref().map(Self::attribute), new.map(Self::attribute));
+        }
     }
 
     /// Its length in milliseconds.
@@ -157,7 +171,7 @@ impl Sessions {
         let joins_right = self.list.get(right).as_ref().is_some_and(joins);
         match (left, joins_left, joins_right) {
             (Some(left), true, _) => {
-                let later = self.list.get(right).filter(|_| joins_right).cloned();
+                let later = self.list.get(right).filter(|_| joins_right).copied();
                 if let Some(session) = self.list.get_mut(left) {
                     session.join(&single);
                     if let Some(later) = later.filter(|later| session.hull_millis(later) <= settings.cap_ms) {
@@ -180,7 +194,7 @@ impl Sessions {
     /// Takes another profile's sessions in. Those that overlap become one, whatever its length.
     pub fn merge(&mut self, settings: Settings, other: &Self) {
         self.forgotten = self.forgotten.max(other.forgotten);
-        let mut all: Vec<Session> = self.list.drain(..).chain(other.list.iter().cloned()).collect();
+        let mut all: Vec<Session> = self.list.drain(..).chain(other.list.iter().copied()).collect();
         all.sort_by_key(|session| (session.started_at, session.last_at, session.id));
         for next in all {
             match self.list.last_mut() {
@@ -202,7 +216,7 @@ impl Sessions {
         let due = |session: &&mut Session| !session.closed && due_at(settings, session) <= now;
         let mut closed = Vec::new();
         for session in self.list.iter_mut().filter(due) {
-            closed.push(session.clone());
+            closed.push(*session);
             session.closed = true;
             session.reopened = false;
         }

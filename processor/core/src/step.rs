@@ -42,7 +42,7 @@ pub struct Program {
 /// Applies one input to a profile. `now` is the highest `received_at` seen in the profile's partition.
 pub fn step(program: &Program, profile: &mut Profile, input: Input<'_>, now: Timestamp) -> Outputs {
     let mut out = Outputs::default();
-    let session = profile.sessions.current().map(Session::attribute);
+    let session = profile.sessions.current().copied();
     close_sessions(program, profile, now, &mut out);
     give_up(program, profile, now, &mut out);
     match input {
@@ -52,7 +52,7 @@ pub fn step(program: &Program, profile: &mut Profile, input: Input<'_>, now: Tim
     }
     close_sessions(program, profile, now, &mut out);
     profile.fit(&mut out);
-    out.change("session", session, profile.sessions.current().map(Session::attribute));
+    Session::changed(session, profile.sessions.current(), &mut out);
     out
 }
 
@@ -143,7 +143,9 @@ fn event(
 
 fn rescore(program: &Program, profile: &mut Profile, out: &mut Outputs) -> f64 {
     let score = program.model.score(profile, &program.rules);
-    out.change("score", profile.score.map(|score| to_json(&score)), Some(to_json(&score)));
+    if profile.score.map(f64::to_bits) != Some(score.to_bits()) {
+        out.change("score", profile.score.map(|score| to_json(&score)), Some(to_json(&score)));
+    }
     profile.score = Some(score);
     score
 }
@@ -152,20 +154,28 @@ fn enrich(profile: &mut Profile, input: &EventInput<'_>, out: &mut Outputs) {
     let receipt = &input.event.receipt;
     let (at, event) = (receipt.occurred_at, receipt.event_id);
     if let Some(found) = &input.enrichment.user_agent {
-        let old = profile.user_agent.as_ref().map(|dated| to_json(&dated.value));
-        if keep_latest(&mut profile.user_agent, Dated { at, event, value: found.clone() }) {
-            out.change("user_agent", old, Some(to_json(found)));
-        }
+        found_out("user_agent", &mut profile.user_agent, Dated { at, event, value: found }, keep_latest, out);
     }
     if let Some(found) = &input.enrichment.campaign {
-        let json = |place: &Option<Dated<_>>| place.as_ref().map(|dated| to_json(&dated.value));
-        let (first, last) = (json(&profile.campaign_first), json(&profile.campaign_last));
-        if keep_earliest(&mut profile.campaign_first, Dated { at, event, value: found.clone() }) {
-            out.change("campaign.first", first, Some(to_json(found)));
-        }
-        if keep_latest(&mut profile.campaign_last, Dated { at, event, value: found.clone() }) {
-            out.change("campaign.last", last, Some(to_json(found)));
-        }
+        let found = Dated { at, event, value: found };
+        found_out("campaign.first", &mut profile.campaign_first, found, keep_earliest, out);
+        found_out("campaign.last", &mut profile.campaign_last, found, keep_latest, out);
+    }
+}
+
+/// Keeps a value by `keep`, and notes the change if it is another one.
+fn found_out<T: Clone + PartialEq + serde::Serialize>(
+    name: &str,
+    place: &mut Option<Dated<T>>,
+    new: Dated<&T>,
+    keep: impl FnOnce(&mut Option<Dated<T>>, Dated<T>) -> bool,
+    out: &mut Outputs,
+) {
+    let same = place.as_ref().is_some_and(|old| old.value == *new.value);
+    let old = place.as_ref().filter(|_| !same).map(|old| to_json(&old.value));
+    let kept = keep(place, Dated { at: new.at, event: new.event, value: new.value.clone() });
+    if kept && !same {
+        out.change(name, old, Some(to_json(new.value)));
     }
 }
 

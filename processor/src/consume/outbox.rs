@@ -58,12 +58,10 @@ pub(crate) fn records(
 }
 
 fn changes(changes: &[Change], key: &ProfileKey, cause: Cause, n: u32) -> NewRecord {
-    let json = |value: &Option<String>| value.clone().unwrap_or_else(|| "null".to_owned());
-    let change = |change: &Change| {
-        let object = ObjectWriter::default().value("name", &change.name);
-        object.raw("old", &json(&change.old)).raw("new", &json(&change.new)).end()
+    let change = |object: ObjectWriter, Change { name, old, new }: &Change| {
+        let [old, new] = [old, new].map(|json| json.as_deref().unwrap_or("null"));
+        object.value("name", name).raw("old", old).raw("new", new)
     };
-    let list: Vec<String> = changes.iter().map(change).collect();
     let position = ObjectWriter::default()
         .value("topic", cause.at.topic.name())
         .value("partition", &cause.at.partition)
@@ -74,7 +72,7 @@ fn changes(changes: &[Change], key: &ProfileKey, cause: Cause, n: u32) -> NewRec
         .value("cause", &cause.event)
         .raw("position", &position)
         .value("at", &cause.now)
-        .raw("changes", &format!("[{}]", list.join(",")))
+        .objects("changes", changes, change)
         .end();
     output(Topic::Profiles, key, &cause.id(n).to_string(), value)
 }
@@ -97,14 +95,14 @@ fn session_closed(closed: &SessionClosed, key: &ProfileKey, partition: Partition
 
 /// A record of ours to a topic, by profile key.
 fn output(topic: Topic, key: &ProfileKey, id: &str, value: String) -> NewRecord {
-    let head = |name: &str, value: &str| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()));
+    let json = Bytes::from_static(header::CONTENT_TYPE_JSON.as_bytes());
     NewRecord {
         topic,
         key: Bytes::copy_from_slice(key.record_key().as_bytes()),
         partition: None,
         headers: vec![
-            head(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON),
-            head(header::IDEMPOTENCY_KEY, id),
+            (header::CONTENT_TYPE.to_owned(), json),
+            (header::IDEMPOTENCY_KEY.to_owned(), Bytes::copy_from_slice(id.as_bytes())),
         ],
         value: Bytes::from(value),
     }

@@ -3,11 +3,35 @@
 //! **Invariant:** after [`MemoryStore::crash`] it holds what it held at the last `persist`.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Pair, Space, StateStore, StoreError, WriteBatch};
 
-type Map = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
+/// One map a space.
+type Map = [BTreeMap<Vec<u8>, Vec<u8>>; Space::ALL.len()];
+
+const fn of(map: &Map, space: Space) -> &BTreeMap<Vec<u8>, Vec<u8>> {
+    let [profile, dedup, timer, outbox, meta] = map;
+    match space {
+        Space::Profile => profile,
+        Space::Dedup => dedup,
+        Space::Timer => timer,
+        Space::Outbox => outbox,
+        Space::Meta => meta,
+    }
+}
+
+const fn of_mut(map: &mut Map, space: Space) -> &mut BTreeMap<Vec<u8>, Vec<u8>> {
+    let [profile, dedup, timer, outbox, meta] = map;
+    match space {
+        Space::Profile => profile,
+        Space::Dedup => dedup,
+        Space::Timer => timer,
+        Space::Outbox => outbox,
+        Space::Meta => meta,
+    }
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -32,19 +56,14 @@ impl MemoryStore {
     /// Loses what was not persisted.
     pub fn crash(&self) {
         let mut inner = self.lock();
-        inner.pending.clear();
-        inner.live = inner.durable.clone();
+        let Inner { live, durable, pending } = &mut *inner;
+        pending.clear();
+        live.clone_from(durable);
     }
 
     /// Everything in a space.
     pub fn dump(&self, space: Space) -> Vec<Pair> {
-        let inner = self.lock();
-        inner
-            .live
-            .iter()
-            .filter(|((s, _), _)| *s == space)
-            .map(|((_, key), value)| (key.clone(), value.clone()))
-            .collect()
+        of(&self.lock().live, space).iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -55,15 +74,15 @@ impl MemoryStore {
 fn write(map: &mut Map, batch: WriteBatch) {
     for (space, key, value) in batch.writes {
         match value {
-            Some(value) => map.insert((space, key), value),
-            None => map.remove(&(space, key)),
+            Some(value) => of_mut(map, space).insert(key, value),
+            None => of_mut(map, space).remove(&key),
         };
     }
 }
 
 impl StateStore for MemoryStore {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.lock().live.get(&(space, key.to_vec())).cloned())
+        Ok(of(&self.lock().live, space).get(key).cloned())
     }
 
     fn scan(&self, space: Space, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, StoreError> {
@@ -71,8 +90,8 @@ impl StateStore for MemoryStore {
             return Ok(Vec::new());
         }
         let inner = self.lock();
-        let range = inner.live.range((space, from.to_vec())..(space, to.to_vec()));
-        Ok(range.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+        let range = of(&inner.live, space).range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
+        Ok(range.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     fn commit(&self, batch: WriteBatch) -> Result<(), StoreError> {

@@ -74,7 +74,7 @@ impl From<&Decision> for Decided {
 }
 
 /// A value with the event that gave it: the latest (or, for a first value, the earliest) by (time, event id) stays.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Dated<T> {
     /// When the event happened.
     pub at: Timestamp,
@@ -266,8 +266,12 @@ impl Profile {
         }
         let first = self.first_seen.map_or(at, |old| old.min(at));
         let last = self.last_seen.map_or(at, |old| old.max(at));
-        out.change("first_seen", json_time(self.first_seen), json_time(Some(first)));
-        out.change("last_seen", json_time(self.last_seen), json_time(Some(last)));
+        for (name, old, new) in [("first_seen", self.first_seen, first), ("last_seen", self.last_seen, last)]
+        {
+            if old != Some(new) {
+                out.change(name, json_time(old), json_time(Some(new)));
+            }
+        }
         (self.first_seen, self.last_seen) = (Some(first), Some(last));
     }
 

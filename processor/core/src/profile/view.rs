@@ -9,13 +9,18 @@ use serde::Serialize;
 use super::{Profile, json_time};
 use crate::output::Change;
 
-/// Writes a JSON object from names and ready JSON.
+/// Room that most objects fit into.
+const USUAL_BYTES: usize = 256;
+
+/// Writes a JSON object from names and ready JSON, into one buffer.
 #[derive(Debug)]
-pub struct ObjectWriter(String);
+pub struct ObjectWriter(Vec<u8>);
 
 impl Default for ObjectWriter {
     fn default() -> Self {
-        Self("{".to_owned())
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        bytes.push(b'{');
+        Self(bytes)
     }
 }
 
@@ -23,26 +28,59 @@ impl ObjectWriter {
     /// Adds a member whose value is JSON already.
     #[must_use]
     pub fn raw(mut self, name: &str, json: &str) -> Self {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        self.0.push_str(&to_json(name));
-        self.0.push(':');
-        self.0.push_str(json);
+        self.name(name);
+        self.0.extend_from_slice(json.as_bytes());
         self
     }
 
     /// Adds a member.
     #[must_use]
-    pub fn value<T: Serialize + ?Sized>(self, name: &str, value: &T) -> Self {
-        let json = to_json(value);
-        self.raw(name, &json)
+    pub fn value<T: Serialize + ?Sized>(mut self, name: &str, value: &T) -> Self {
+        self.name(name);
+        self.json(value);
+        self
+    }
+
+    /// Adds a member that is a list of objects.
+    #[must_use]
+    pub fn objects<T>(
+        mut self,
+        name: &str,
+        items: impl IntoIterator<Item = T>,
+        members: impl Fn(Self, T) -> Self,
+    ) -> Self {
+        self.name(name);
+        self.0.push(b'[');
+        for (n, item) in items.into_iter().enumerate() {
+            self.0.extend_from_slice(if n == 0 { b"{" } else { b",{" });
+            self = members(self, item);
+            self.0.push(b'}');
+        }
+        self.0.push(b']');
+        self
     }
 
     /// The object.
     pub fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
+        self.0.push(b'}');
+        // Everything in it came from texts and from `serde_json`.
+        String::from_utf8(self.0).unwrap_or_default()
+    }
+
+    fn name(&mut self, name: &str) {
+        if self.0.last() != Some(&b'{') {
+            self.0.push(b',');
+        }
+        self.json(name);
+        self.0.push(b':');
+    }
+
+    fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
+        let start = self.0.len();
+        if serde_json::to_writer(&mut self.0, value).is_err() {
+            self.0.truncate(start);
+            self.0.extend_from_slice(b"null");
+        }
     }
 }
 

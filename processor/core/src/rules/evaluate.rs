@@ -85,9 +85,13 @@ pub(crate) fn evaluate(
     out: &mut Outputs,
 ) {
     let receipt = &input.event.receipt;
+    // Rules on one type mostly count by one field.
+    let mut last: Option<(&Path, Option<String>)> = None;
     for rule in program.rules.on(input.event.event_type.as_str()) {
-        let by = rule.when.as_ref().and_then(|when| when.by.as_ref());
-        let key = by.map(|by| value(input, by));
+        let key = rule.when.as_ref().and_then(|when| when.by.as_ref()).map(|by| match &last {
+            Some((path, key)) if *path == by => key.clone(),
+            _ => last.insert((by, value(input, by))).1.clone(),
+        });
         if key == Some(None) {
             continue;
         }
