@@ -22,6 +22,7 @@ mod configuration;
 mod contract;
 mod crash;
 mod drain;
+mod edge;
 mod hostile;
 mod identity;
 mod kafka;

@@ -69,6 +69,11 @@ impl Encoding {
     }
 }
 
+/// Whether a body without `Content-Encoding` is known to be compressed.
+pub(crate) fn is_compressed(body: &[u8]) -> bool {
+    [GZIP_MAGIC, ZSTD_MAGIC].iter().any(|magic| body.starts_with(magic))
+}
+
 /// Undoes the encodings named by `Content-Encoding`, or told by the body's first bytes.
 pub(crate) fn inflate<'a>(names: &str, body: &'a [u8], cap: Cap) -> Result<Cow<'a, [u8]>, RequestError> {
     let mut layers = Vec::new();

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use schemas::verdict::Code;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::GatewayConfig;
 use crate::error::RequestError;
@@ -54,6 +55,11 @@ impl Budget {
 }
 
 impl Share {
+    /// All but `kept` bytes stay here; those go with what is returned.
+    pub(crate) fn split(&mut self, kept: usize) -> Self {
+        Self(self.0.as_mut().and_then(|permit| permit.split(kept.min(permit.num_permits()))))
+    }
+
     /// Gives a part back.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         if let Some(permit) = &mut self.0 {
@@ -118,6 +124,19 @@ async fn read_within(
     Ok((if all.is_empty() { first } else { all.freeze() }, share))
 }
 
+/// Looks at the first piece of a body, which stays part of it.
+pub(crate) async fn peek(mut body: Body, config: &GatewayConfig) -> Result<(Bytes, Body), RequestError> {
+    let first = timeout(Duration::from_millis(config.body_chunk_timeout_ms), body.frame()).await;
+    let first = first.map_err(|_| {
+        RequestError::new(Code::BodyTimeout, "The body did not arrive in time; send it again.")
+    })?;
+    let Some(first) = first else { return Ok((Bytes::new(), Body::empty())) };
+    let cut = |_| RequestError::new(Code::BodySyntax, "The body was cut; send it again.");
+    let first = first.map_err(cut)?.into_data().unwrap_or_default();
+    let rest = stream::once(std::future::ready(Ok(first.clone()))).chain(body.into_data_stream());
+    Ok((first, Body::from_stream(rest)))
+}
+
 /// Reads and drops what is left, within bounds.
 pub(crate) async fn discard(mut body: Body) {
     let end = Instant::now() + DISCARD_TIME;
@@ -132,8 +151,6 @@ pub(crate) async fn discard(mut body: Body) {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{StreamExt as _, stream};
-
     use super::*;
 
     type Piece = Result<&'static str, std::convert::Infallible>;

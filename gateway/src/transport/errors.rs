@@ -23,10 +23,15 @@ pub fn json(status: StatusCode, body: Vec<u8>) -> Response {
     response
 }
 
+/// What is said of an error.
+pub(crate) fn object(error: &RequestError) -> serde_json::Value {
+    let code = error.code.as_str();
+    json!({"code": code, "message": error.message, "docs": format!("docs/errors/{code}.md")})
+}
+
 impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
-        let code = self.code.as_str();
-        let body = json!({"error": {"code": code, "message": self.message, "docs": format!("docs/errors/{code}.md")}});
+        let body = json!({"error": object(&self)});
         let mut response = json(self.status(), body.to_string().into_bytes());
         let headers = response.headers_mut();
         if let Some(allow) = self.allow {

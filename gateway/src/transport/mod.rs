@@ -8,9 +8,11 @@ pub mod cors;
 pub mod errors;
 mod health;
 mod limits;
+mod pixel;
 mod quarantine;
 mod rest;
 mod socket;
+mod stream;
 pub(crate) mod tail;
 mod tokens;
 mod websocket;
@@ -43,6 +45,7 @@ pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
     let only_post = || async { errors::method_not_allowed("POST, OPTIONS") };
     let routes = Router::new()
         .route("/v1/events", post(rest::events).fallback(only_post))
+        .route("/v1/pixel.gif", get(pixel::pixel).fallback(only_get))
         .route("/v1/stream", get(websocket::stream).fallback(only_get))
         .route("/v1/tokens", post(tokens::mint).fallback(only_post))
         .route("/v1/limits", get(limits::limits).fallback(only_get))

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use schemas::json::{Kind, Member};
 use schemas::verdict::{AckLevel, Code, Status, Verdict};
 use serde::Serialize;
 
+use super::stream::Stream;
 use super::{Client, Visitor, body, errors};
 use crate::Gateway;
 use crate::authenticate::{Key, origin, parameter};
@@ -29,12 +30,8 @@ struct Asked {
     sent_at: SentAt,
     content_type: ContentType,
     encoding: String,
-}
-
-/// What became of a body's events.
-struct Taken {
-    verdicts: Vec<Verdict>,
-    retry_after_s: u64,
+    /// Every verdict is wanted while the body is sent.
+    follows: bool,
 }
 
 #[derive(Serialize)]
@@ -46,14 +43,14 @@ struct Answer<'a> {
 pub(crate) async fn events(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let response = match take(&gateway, parts, body).await {
-        Ok(taken) => answer(&taken.verdicts, taken.retry_after_s),
+        Ok(response) => response,
         Err(error) => error.into_response(),
     };
     gateway.metrics.answered(response.status());
     response
 }
 
-async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Taken, RequestError> {
+async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Response, RequestError> {
     let asked = match ask(gateway, &parts) {
         Ok(asked) => asked,
         Err(error) => {
@@ -61,6 +58,17 @@ async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Taken,
             return Err(error);
         }
     };
+    let mut body = body;
+    if asked.content_type == ContentType::NdJson && asked.encoding.trim().is_empty() {
+        let (first, whole) = body::peek(body, &gateway.config).await?;
+        if !compression::is_compressed(&first) {
+            let visitor = Visitor::new(&parts.extensions, parts.headers);
+            let client = Client::new(gateway, Arc::clone(&asked.key), &visitor);
+            let stream = Stream::new(gateway, client, asked.ack, asked.sent_at, whole);
+            return if asked.follows { Ok(stream.follow()) } else { stream.answer().await };
+        }
+        body = whole;
+    }
     let (bytes, mut share) = body::read(body, &gateway.config, &gateway.budget).await?;
     gateway.metrics.received_bytes.inc_by(bytes.len() as u64);
     let cap = Cap { max_bytes: gateway.config.batch_bytes, max_ratio: gateway.config.inflate_ratio };
@@ -82,8 +90,7 @@ async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Taken,
     let verdicts = verdicts.map_err(|_| {
         RequestError::new(Code::Internal, "A fault of the gateway; send again, ids make that safe.")
     })?;
-    let retry_after_s = retry_after_s(gateway, &key, &verdicts);
-    Ok(Taken { verdicts, retry_after_s })
+    Ok(answered(gateway, &key, &verdicts))
 }
 
 /// Beacons cannot have headers: a body may carry the user token beside its events.
@@ -100,7 +107,7 @@ fn vouched(
 }
 
 /// When what was not taken may be sent again: what rate and quota say, or the configured time.
-fn retry_after_s(gateway: &Gateway, key: &Key, verdicts: &[Verdict]) -> u64 {
+pub(super) fn retry_after_s(gateway: &Gateway, key: &Key, verdicts: &[Verdict]) -> u64 {
     let metered = verdicts.iter().filter(|verdict| is_metered(verdict)).count();
     if metered == 0 {
         return gateway.config.retry_after_s;
@@ -109,11 +116,20 @@ fn retry_after_s(gateway: &Gateway, key: &Key, verdicts: &[Verdict]) -> u64 {
     u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
 }
 
-fn is_metered(verdict: &Verdict) -> bool {
+pub(super) fn is_metered(verdict: &Verdict) -> bool {
     verdict
         .reason
         .as_ref()
         .is_some_and(|reason| matches!(reason.code, Code::RateExceeded | Code::QuotaExceeded))
+}
+
+/// The level that a request asks for.
+pub(super) fn acknowledgement(uri: &Uri) -> Result<Option<AckLevel>, RequestError> {
+    let Some(word) = parameter(uri, "ack") else { return Ok(None) };
+    let level = AckLevel::parse(&word);
+    level
+        .map(Some)
+        .ok_or_else(|| RequestError::new(Code::RequestInvalid, "`ack` is `received`, `disk` or `broker`."))
 }
 
 /// Everything that can be refused without the body.
@@ -122,19 +138,16 @@ fn ask(gateway: &Gateway, parts: &Parts) -> Result<Asked, RequestError> {
         return Err(RequestError::new(Code::Draining, "The gateway is shutting down; send again later."));
     }
     let key = gateway.keys.load().authenticate(&parts.headers, &parts.uri)?;
-    let ack = match parameter(&parts.uri, "ack") {
-        None => None,
-        Some(word) => Some(AckLevel::parse(&word).ok_or_else(|| {
-            RequestError::new(Code::RequestInvalid, "`ack` is `received`, `disk` or `broker`.")
-        })?),
-    };
+    let ack = acknowledgement(&parts.uri)?;
     let sent_at = parameter(&parts.uri, "sent_at").map_or(SentAt::Absent, |text| SentAt::from_text(&text));
     let content_type = ContentType::parse(header(&parts.headers, &CONTENT_TYPE)?)?;
+    let accepts = parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let follows = accepts.into_iter().any(|value| value.contains("application/x-ndjson"));
     let mut encodings = Vec::new();
     for value in parts.headers.get_all(CONTENT_ENCODING) {
         encodings.push(value.to_str().map_err(|_| unreadable_header())?);
     }
-    Ok(Asked { key, ack, sent_at, content_type, encoding: encodings.join(",") })
+    Ok(Asked { key, ack, sent_at, content_type, encoding: encodings.join(","), follows })
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, RequestError> {
@@ -145,17 +158,18 @@ fn unreadable_header() -> RequestError {
     RequestError::new(Code::RequestInvalid, "Content-Type and Content-Encoding must be plain ASCII.")
 }
 
-fn answer(verdicts: &[Verdict], retry_after_s: u64) -> Response {
+/// The verdicts of a body, under the status that goes with them.
+pub(super) fn answered(gateway: &Gateway, key: &Key, verdicts: &[Verdict]) -> Response {
     let status = status(verdicts);
     let body = serde_json::to_vec(&Answer { events: verdicts }).unwrap_or_default();
     let mut response = errors::json(status, body);
     if verdicts.iter().any(|verdict| verdict.status == Status::Retry) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_s));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_s(gateway, key, verdicts)));
     }
     response
 }
 
-fn status(verdicts: &[Verdict]) -> StatusCode {
+pub(super) fn status(verdicts: &[Verdict]) -> StatusCode {
     let all = |of: &[Status]| verdicts.iter().all(|verdict| of.contains(&verdict.status));
     if all(&[Status::Accepted, Status::Duplicate]) {
         StatusCode::OK

@@ -1,6 +1,8 @@
 //! The router as a client sees it, without sockets.
 
 mod keys;
+mod pixel;
+mod streams;
 
 use std::io::Write as _;
 
