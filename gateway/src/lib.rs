@@ -67,7 +67,7 @@ use crate::entropy::{Entropy, OsEntropy};
 use crate::ledger::Ledger;
 use crate::push::PushHub;
 use crate::recent::Recent;
-pub use crate::server::ServerConfig;
+pub use crate::server::{ServerConfig, TlsFiles};
 use crate::telemetry::Metrics;
 use crate::transport::body::Budget;
 use crate::transport::tail::Tail;

@@ -42,6 +42,7 @@ mod space;
 mod spool_position;
 mod text;
 mod times;
+mod tls;
 mod websocket;
 mod websocket_cuts;
 mod windows;

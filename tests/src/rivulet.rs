@@ -18,7 +18,7 @@ use crate::leash::Leash;
 use crate::volume::Volume;
 
 /// What stands before the address in the line the program prints once it listens.
-const LISTENING: &str = "listening on http://";
+const LISTENING: &str = "listening on ";
 
 /// How much of standard error a failed test shows, in lines.
 const SHOWN_LINES: usize = 60;
@@ -143,6 +143,7 @@ impl Rivulet {
         let told = lines(&mut process, move |line| {
             let _ = writeln!(&kept, "{line}");
             let (_, address) = line.split_once(LISTENING)?;
+            let (_, address) = address.split_once("://")?;
             let end = address.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(address.len());
             Some(address[..end].to_owned())
         });

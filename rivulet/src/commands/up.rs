@@ -1,14 +1,18 @@
 //! `rivulet up`, `gateway` and `processor`: serve until told to stop, or until a part cannot run, then end without losing anything.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use gateway::TlsFiles;
+use gateway::server::Tls;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Role;
 use crate::cli::ServeOptions;
 use crate::config::Config;
+use crate::config::watch::Watch;
 use crate::console::say;
 use crate::pipeline::Pipeline;
 
@@ -26,6 +30,7 @@ pub(super) async fn run(options: ServeOptions, role: Role) -> anyhow::Result<Exi
     config.listen = listener.local_addr().context("the listener has no address")?;
     let server = config.server;
     let greeting = greeting(&config, role);
+    let tls = config.tls.clone().map(tls).transpose()?;
     let pipeline = Pipeline::start(config, role).await?;
     say(&greeting);
     let mut failure = None;
@@ -37,10 +42,32 @@ pub(super) async fn run(options: ServeOptions, role: Role) -> anyhow::Result<Exi
         tracing::info!("stopping: answering what is under way");
         pipeline.drain().await;
     };
-    gateway::server::serve(listener, pipeline.router(), server, stopping).await;
+    gateway::server::serve_tls(listener, pipeline.router(), server, tls, stopping).await;
     pipeline.close().await;
     tracing::info!("stopped");
     failure.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// Reads the certificate, and reads it again when its files change.
+fn tls(files: TlsFiles) -> anyhow::Result<Arc<Tls>> {
+    let tls = Arc::new(Tls::load(files.clone()).context("TLS")?);
+    let mut watch = Watch::new(vec![files.certificate, files.key]);
+    let followed = Arc::clone(&tls);
+    tokio::spawn(async move {
+        loop {
+            let reloaded = match watch.changed().await {
+                Ok(_) => followed.reload().map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match reloaded {
+                Ok(()) => tracing::info!("the changed certificate is in force"),
+                Err(error) => {
+                    tracing::error!(error, "the changed certificate cannot be used; the old one stays")
+                }
+            }
+        }
+    });
+    Ok(tls)
 }
 
 async fn stop_signal() {
@@ -58,7 +85,8 @@ async fn stop_signal() {
 
 /// What a person sees first: where things are.
 fn greeting(config: &Config, role: Role) -> String {
-    let url = format!("http://{}", config.listen);
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", config.listen);
     let mut lines = vec![format!("listening on {url}")];
     let mut point = |what: &str, path: &str| lines.push(format!("  {what:<9} {url}{path}"));
     if role != Role::Processor {

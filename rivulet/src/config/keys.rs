@@ -1,24 +1,16 @@
 //! The keys file: `[[keys]]` in a file of their own, which is read again when it changes.
 //!
-//! It is looked at twice a second, by content: that sees an editor's rename, a mounted secret's swapped link and a restored backup
-//! alike. A change is taken when two looks in a row saw the same, so that a file which is just being written is not taken in half.
-//!
 //! **Invariant:** all entries of a file are taken, or none: a broken file leaves the keys in force as they are, and log and metric
 //! say so. What is logged of a broken file never repeats its text.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Weak;
-use std::time::Duration;
 
 use gateway::{Gateway, KeyConfig};
 use schemas::token::Secrets;
 use serde::Deserialize;
 
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_millis(500);
-/// Largest file of keys, bytes.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+use super::watch::{Watch, text};
 
 /// Why a keys file cannot be used. Says where, and repeats nothing: the file is full of secrets.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +18,6 @@ pub(crate) enum Error {
     /// It is not there, or not readable.
     #[error("the keys file cannot be read: {0}")]
     Read(#[from] std::io::Error),
-    /// It is too large.
-    #[error("the keys file is larger than {MAX_FILE_BYTES} bytes")]
-    TooLarge,
     /// It is not TOML, or not `[[keys]]`.
     #[error("line {line}: {problem}")]
     Form {
@@ -46,17 +35,8 @@ struct File {
 }
 
 /// Reads the file.
-pub(crate) fn read(path: &Path) -> Result<Vec<KeyConfig>, Error> {
+pub(crate) fn read(path: &PathBuf) -> Result<Vec<KeyConfig>, Error> {
     parse(&text(path)?)
-}
-
-fn text(path: &Path) -> Result<String, Error> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::TooLarge);
-    }
-    Ok(text)
 }
 
 fn parse(text: &str) -> Result<Vec<KeyConfig>, Error> {
@@ -76,29 +56,15 @@ fn parse(text: &str) -> Result<Vec<KeyConfig>, Error> {
 
 /// Takes over what changes in the file, as long as the gateway lives.
 pub(crate) async fn follow(path: PathBuf, gateway: Option<Weak<Gateway>>, secrets: Secrets) {
-    let mut seen = text(&path).ok();
-    let mut changed: Option<String> = None;
-    let mut ticks = tokio::time::interval(LOOK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut watch = Watch::new(vec![path]);
     loop {
-        ticks.tick().await;
-        let looked = path.clone();
-        let Ok(found) = tokio::task::spawn_blocking(move || text(&looked)).await else { return };
-        if found.as_ref().ok() == seen.as_ref() {
-            changed = None;
-            continue;
-        }
-        if found.as_ref().ok() != changed.as_ref() {
-            changed = found.ok();
-            continue;
-        }
-        seen = found.as_ref().ok().cloned();
+        let found = watch.changed().await;
         let gateway = match gateway.as_ref().map(Weak::upgrade) {
             Some(None) => return,
             Some(gateway) => gateway,
             None => None,
         };
-        match found.and_then(|text| parse(&text)) {
+        match found.map_err(Error::from).and_then(|texts| parse(&texts.concat())) {
             Ok(keys) => take(&keys, gateway.as_deref(), &secrets),
             Err(error) => {
                 if let Some(gateway) = &gateway {

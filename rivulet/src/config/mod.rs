@@ -4,6 +4,7 @@
 
 pub(crate) mod environment;
 pub(crate) mod keys;
+pub(crate) mod watch;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -15,7 +16,7 @@ use anyhow::Context as _;
 use broker::clock::SystemClock;
 use broker::embedded::JournalConfig;
 use gateway::authenticate::Keys;
-use gateway::{GatewayConfig, KeyConfig, ServerConfig};
+use gateway::{GatewayConfig, KeyConfig, ServerConfig, TlsFiles};
 use schemas::token::SecretText;
 use serde::Deserialize;
 
@@ -43,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) gateway: GatewayConfig,
     /// Bounds of the HTTP server.
     pub(crate) server: ServerConfig,
+    /// Certificate and key, for HTTPS and HTTP/2; read again when they change. Absent: HTTP.
+    pub(crate) tls: Option<TlsFiles>,
     /// Who may write and read. Default: the development keys `wk_dev` and `sk_dev`.
     pub(crate) keys: Vec<KeyConfig>,
     /// TOML file with the `[[keys]]`, instead of `keys` here; read again when it changes.
@@ -127,6 +130,7 @@ impl Default for Config {
             kafka: None,
             gateway: GatewayConfig::default(),
             server: ServerConfig::default(),
+            tls: None,
             keys: KeyConfig::development(),
             keys_file: None,
             schemas: SchemasSection::default(),

@@ -1,9 +1,13 @@
-//! Takes connections and serves any router on them: HTTP/1.1 with a time-out for headers, a cap on connections, and a graceful end.
+//! Takes connections and serves any router on them: HTTP/1.1, and HTTP/2 over TLS, with a time-out for headers, a cap on connections,
+//! and a graceful end.
 //!
 //! `axum::serve` has neither time-out nor cap, so that one idle script could hold every file descriptor; hence hyper's own builder.
 //!
 //! **Invariant:** at most `connections` sockets are open; a peer that sends nothing is gone after `header_timeout_ms`; after the
 //! shutdown signal no connection outlives `drain_timeout_ms`.
+
+mod connection;
+mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -12,13 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Deserialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tower::ServiceExt as _;
+
+use self::connection::Service;
+pub use self::tls::{Tls, TlsError, TlsFiles};
 
 /// Bounds of the HTTP server; part of `[gateway]` or a section of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -49,9 +52,6 @@ impl Default for ServerConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Hyper takes no smaller buffer.
-const SMALLEST_BUFFER: usize = 8 << 10;
-
 /// When the system has no descriptors left, accepting again at once would burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -62,9 +62,21 @@ pub async fn serve(
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) {
+    serve_tls(listener, router, config, None, shutdown).await;
+}
+
+/// The same with TLS and HTTP/2, if there is a certificate.
+pub async fn serve_tls(
+    listener: TcpListener,
+    router: Router,
+    config: ServerConfig,
+    tls: Option<Arc<Tls>>,
+    shutdown: impl Future<Output = ()>,
+) {
     let connections = config.connections.max(1);
     let slots = Arc::new(Semaphore::new(connections as usize));
-    let (ending, _) = watch::channel(false);
+    let (ending, ended) = watch::channel(false);
+    let service = Service { router, config, tls, ending: ended };
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = async {
@@ -77,7 +89,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, Peer(peer), router.clone(), config, ending.subscribe());
+                let connection = service.clone().serve(stream, Peer(peer));
                 tokio::spawn(async move {
                     connection.await;
                     drop(slot);
@@ -97,43 +109,10 @@ pub async fn serve(
     }
 }
 
-/// One connection, to its end or to its upgrade.
-async fn connection(
-    stream: TcpStream,
-    peer: Peer,
-    router: Router,
-    config: ServerConfig,
-    mut ending: watch::Receiver<bool>,
-) {
-    // Answers are small and must not wait for more.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(peer);
-        router.clone().oneshot(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(config.header_timeout_ms.max(1)))
-        .max_buf_size(config.buffer_bytes.max(SMALLEST_BUFFER))
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = async { drop(ending.wait_for(|ending| *ending).await) } => {
-            connection.as_mut().graceful_shutdown();
-            let limit = Duration::from_millis(config.drain_timeout_ms);
-            tokio::time::timeout(limit, connection).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
 
