@@ -65,7 +65,7 @@ async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Respon
             let visitor = Visitor::new(&parts.extensions, parts.headers);
             let client = Client::new(gateway, Arc::clone(&asked.key), &visitor);
             let stream = Stream::new(gateway, client, asked.ack, asked.sent_at, whole);
-            return if asked.follows { Ok(stream.follow()) } else { stream.answer().await };
+            return if asked.follows { stream.follow().await } else { stream.answer().await };
         }
         body = whole;
     }

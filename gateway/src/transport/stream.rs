@@ -21,7 +21,7 @@ use schemas::json;
 use schemas::verdict::{AckLevel, Code, Status, Verdict};
 use serde::Serialize;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Client;
 use super::body::{self, Share};
@@ -33,6 +33,9 @@ use crate::error::RequestError;
 
 /// Verdicts told of a long body: of what was not taken, the first so many.
 const TOLD_PROBLEMS: usize = 1_000;
+
+/// Who reads along waits this long for a verdict at most, while the batch is not full.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A body being read.
 pub(super) struct Stream {
@@ -52,7 +55,8 @@ pub(super) struct Stream {
     /// The rest of a line that is too long is skipped.
     skipping: bool,
     ended: bool,
-    begun: bool,
+    /// Whole lines that were waited behind for so long are handed on, full batch or not.
+    patience: Option<Duration>,
     running: Option<Running>,
     fault: Option<RequestError>,
 }
@@ -119,7 +123,7 @@ impl Stream {
             taken: false,
             skipping: false,
             ended: false,
-            begun: false,
+            patience: None,
             running: None,
             fault: None,
         }
@@ -127,6 +131,7 @@ impl Stream {
 
     /// Reads it all and answers at the end.
     pub(super) async fn answer(mut self) -> Result<Response, RequestError> {
+        self.running = self.submit().await;
         let Some(first) = self.next().await else {
             if self.fault.as_ref().is_some_and(|fault| fault.code != Code::BodyTimeout) {
                 body::discard(self.body).await;
@@ -163,7 +168,12 @@ impl Stream {
     }
 
     /// Answers with a line a verdict while the body is read, and a last line with the counts.
-    pub(super) fn follow(self) -> Response {
+    pub(super) async fn follow(mut self) -> Result<Response, RequestError> {
+        self.patience = Some(PATIENCE);
+        self.running = self.submit().await;
+        if let Some(fault) = self.fault.take_if(|_| self.running.is_none()) {
+            return Err(fault);
+        }
         let state = (self, Some(Summary::default()));
         let lines = stream::unfold(state, |(mut stream, mut summary)| async move {
             let total = summary.as_mut()?;
@@ -188,17 +198,18 @@ impl Stream {
         });
         let mut response = Response::new(Body::from_stream(lines));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        response
+        Ok(response)
     }
 
     /// The verdicts of the next batch, while the one behind it is on its way. `None` at the end.
     async fn next(&mut self) -> Option<Vec<Verdict>> {
-        if !self.begun {
-            self.begun = true;
-            self.running = self.submit().await;
-        }
-        let running = self.running.take()?;
-        let following = self.submit().await;
+        // Who reads along is told at once, rather than when the next batch is there.
+        let waits = self.patience.is_some();
+        let running = match self.running.take() {
+            None if waits => self.submit().await?,
+            running => running?,
+        };
+        let following = if waits { None } else { self.submit().await };
         let verdicts = running.verdicts.await;
         self.running = following;
         if verdicts.is_err() {
@@ -238,7 +249,15 @@ impl Stream {
             if self.ended {
                 return self.pending.len();
             }
-            match self.read().await {
+            let patience = self.patience.filter(|_| self.whole > 0);
+            let read = match patience {
+                Some(patience) => match timeout(patience, self.read()).await {
+                    Ok(read) => read,
+                    Err(_) => return self.whole,
+                },
+                None => self.read().await,
+            };
+            match read {
                 Ok(true) => {}
                 Ok(false) => self.ended = true,
                 Err(fault) => {

@@ -62,7 +62,7 @@ fn tls(files: TlsFiles) -> anyhow::Result<Arc<Tls>> {
             match reloaded {
                 Ok(()) => tracing::info!("the changed certificate is in force"),
                 Err(error) => {
-                    tracing::error!(error, "the changed certificate cannot be used; the old one stays")
+                    tracing::error!(error, "the changed certificate cannot be used; the old one stays");
                 }
             }
         }

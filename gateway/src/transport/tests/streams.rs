@@ -125,6 +125,11 @@ async fn whoever_reads_along_gets_each_verdict_while_it_sends() {
     let mut body = response.unwrap().into_body().into_data_stream();
     let first = body.next().await.unwrap().unwrap();
     assert_eq!(first.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count(), 10);
+    let second = body.next().await.unwrap().unwrap();
+    assert_eq!(second.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count(), 10);
+    tell.send(Ok(format!("{GOOD}\n{{\"half\":"))).await.unwrap();
+    let paused = body.next().await.unwrap().unwrap();
+    assert!(paused.ends_with(b"\"acked\":\"disk\"}\n"), "a line's verdict does not wait for a full batch");
     drop(tell);
     let mut rest = Vec::new();
     while let Some(piece) = body.next().await {
@@ -132,8 +137,8 @@ async fn whoever_reads_along_gets_each_verdict_while_it_sends() {
     }
     let rest = String::from_utf8(rest).unwrap();
     let last: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
-    assert_eq!(last["summary"]["counts"]["accepted"], 20, "{rest}");
-    assert_eq!(rest.lines().count(), 11);
+    assert_eq!(last["summary"]["counts"]["accepted"], 21, "{rest}");
+    assert_eq!(rest.lines().count(), 2, "the last line was cut off, and judged as it came: {rest}");
 }
 
 #[tokio::test]
