@@ -43,7 +43,7 @@ impl RequestError {
             | Code::TokenInvalid
             | Code::TokenExpired => StatusCode::UNAUTHORIZED,
             Code::OriginNotAllowed | Code::SecretKeyRequired | Code::TokenRequired => StatusCode::FORBIDDEN,
-            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::NotFound | Code::SchemaUnknown | Code::SchemaVersionUnknown => StatusCode::NOT_FOUND,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::RateExceeded | Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Code::Draining | Code::Overloaded | Code::LogFull | Code::LogUnavailable => {

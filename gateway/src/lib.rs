@@ -2,7 +2,8 @@
 //! is told.
 //!
 //! Files in the order in which an event meets them: [`server`] takes connections, `transport` reads requests and frames,
-//! [`authenticate`] finds the key, `decode` splits a body into events, `validate` judges each, `route` makes records of them,
+//! [`authenticate`] finds the key, `decode` splits a body into events, `validate` judges each, `redact` takes personal data out,
+//! `route` makes records of them,
 //! `pipeline` runs those steps and answers, `ledger` counts, `push` carries decisions back to the page.
 //!
 //! **Invariant:** n events in, n verdicts out, in the order sent; each event ends in exactly one counted outcome; what a verdict
@@ -32,6 +33,7 @@ pub mod authenticate;
 mod decode;
 
 mod recent;
+mod redact;
 mod route;
 mod validate;
 
@@ -113,6 +115,7 @@ impl Gateway {
     ) -> Result<Arc<Self>, ConfigError> {
         config.check()?;
         let keys = Keys::new(&config.keys, Arc::clone(&clock))?;
+        check_secret(&config, &keys, &schemas)?;
         let trusted = config.trusted_proxies.iter().filter_map(|text| Network::parse(text)).collect();
         let metrics = Metrics::new(&log);
         let drain = Arc::new(Drain::default());
@@ -146,6 +149,8 @@ impl Gateway {
     /// counted; what sources have sent so far stays counted towards rate and quota.
     pub fn set_keys(&self, keys: &[KeyConfig]) -> Result<(), ConfigError> {
         let next = self.keys.load().replaced_by(keys);
+        let next =
+            next.and_then(|next| check_secret(&self.config, &next, &self.schemas.load()).map(|()| next));
         self.metrics.keys_reloaded(next.is_ok());
         self.keys.store(Arc::new(next?));
         Ok(())
@@ -161,9 +166,19 @@ impl Gateway {
         self.keys.load_full()
     }
 
-    /// Replaces the schemas for all events that are judged from now on.
-    pub fn set_schemas(&self, schemas: Arc<Registry>) {
-        self.schemas.store(schemas);
+    /// Replaces the schemas for all events that are judged from now on. Fails, and keeps the old ones, if they cannot be used.
+    pub fn set_schemas(&self, schemas: Arc<Registry>) -> Result<(), ConfigError> {
+        let usable = check_secret(&self.config, &self.keys.load(), &schemas);
+        self.metrics.reloaded(usable.is_ok());
+        if usable.is_ok() {
+            self.schemas.store(schemas);
+        }
+        usable
+    }
+
+    /// Notes that new schemas could not be read, and that the old ones stay.
+    pub fn keep_schemas(&self) {
+        self.metrics.reloaded(false);
     }
 
     /// What came in and what became of it, per source.
@@ -201,4 +216,18 @@ impl Gateway {
             tracing::warn!(under_way = self.drain.under_way(), "drain timed out with work under way");
         }
     }
+}
+
+/// A hash without a secret could be undone by trying what is likely.
+fn check_secret(config: &GatewayConfig, keys: &Keys, schemas: &Registry) -> Result<(), ConfigError> {
+    if config.pii_secret.is_some() {
+        return Ok(());
+    }
+    if let Some(source) = keys.hashing() {
+        return Err(ConfigError::PiiSecret { what: format!("key `{source}`") });
+    }
+    if schemas.hashes() {
+        return Err(ConfigError::PiiSecret { what: "`x-pii` of a schema".to_owned() });
+    }
+    Ok(())
 }

@@ -20,10 +20,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::decode::native::SentAt;
 use crate::pipeline::Transmission;
+use crate::redact::Kept;
 use crate::validate::{Checked, Refusal};
 
 /// The record of an accepted event.
-pub(crate) fn event_record(event: &[u8], checked: &Checked, transmission: &Transmission) -> NewRecord {
+pub(crate) fn event_record(
+    event: &[u8],
+    kept: &Kept,
+    checked: &Checked,
+    transmission: &Transmission,
+) -> NewRecord {
     let receipt = Receipt {
         event_id: checked.event_id,
         received_at: transmission.received_at,
@@ -35,6 +41,8 @@ pub(crate) fn event_record(event: &[u8], checked: &Checked, transmission: &Trans
         user_agent: transmission.user_agent.clone(),
         original_event_id: checked.original_event_id.clone(),
         clamped_from: checked.clamped_from,
+        schema_fault: checked.schema_fault.clone(),
+        redacted: kept.pointers().to_vec(),
     };
     let headers = vec![
         text(header::CE_SPEC_VERSION, header::SPEC_VERSION),
@@ -49,7 +57,7 @@ pub(crate) fn event_record(event: &[u8], checked: &Checked, transmission: &Trans
         key: Bytes::copy_from_slice(checked.profile.record_key().as_bytes()),
         partition: None,
         headers,
-        value: receipt.splice(event).into(),
+        value: receipt.splice(kept.bytes(event).unwrap_or(b"{}")).into(),
     }
 }
 
@@ -74,7 +82,13 @@ struct Quarantined<'a> {
     raw: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     raw_base64: Option<String>,
-    /// Of the whole event, before the cut.
+    /// Where values were replaced or dropped in `raw`.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    redacted: &'a [String],
+    /// The bytes are not kept: what is personal in them cannot be told.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    withheld: bool,
+    /// Of the whole event as it came, before redaction and cut.
     length: usize,
     sha256: String,
     /// When the sender's clock said that it sent, if it could be read: a replay corrects times by it again.
@@ -89,19 +103,23 @@ struct Quarantined<'a> {
 /// The record of a refused event.
 pub(crate) fn quarantine_record(
     event: &[u8],
+    what: &Kept,
     refusal: &Refusal,
     transmission: &Transmission,
     max_bytes: usize,
 ) -> NewRecord {
-    let kept = event.get(..max_bytes).unwrap_or(event);
+    let all = what.bytes(event).unwrap_or_default();
+    let kept = all.get(..max_bytes).unwrap_or(all);
     // A cut inside a character leaves at most three bytes that are not UTF-8 on their own.
     let raw = match std::str::from_utf8(kept) {
         Ok(text) => Some(text),
-        Err(error) if kept.len() < event.len() && error.error_len().is_none() => {
+        Err(error) if kept.len() < all.len() && error.error_len().is_none() => {
             kept.get(..error.valid_up_to()).and_then(|whole| std::str::from_utf8(whole).ok())
         }
         Err(_) => None,
     };
+    let withheld = *what == Kept::DigestOnly;
+    let raw = raw.filter(|_| !withheld);
     let sha256 = hex(&Sha256::digest(event));
     // An event without readable id is keyed by its content: no key at all would put all of them in one partition.
     let key = refusal.event_id.map_or_else(|| sha256.clone(), |id| id.to_string());
@@ -112,7 +130,9 @@ pub(crate) fn quarantine_record(
         status: refusal.status,
         reason: &refusal.reason,
         raw,
-        raw_base64: raw.is_none().then(|| STANDARD.encode(kept)),
+        raw_base64: (raw.is_none() && !withheld).then(|| STANDARD.encode(kept)),
+        redacted: what.pointers(),
+        withheld,
         length: event.len(),
         sha256,
         sent_at: match transmission.sent_at {
@@ -131,7 +151,8 @@ pub(crate) fn quarantine_record(
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Two digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         let _ = write!(text, "{byte:02x}");

@@ -16,6 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use schemas::registry::Mode;
 
 /// A count that only grows.
 pub type Counter = prometheus_client::metrics::counter::Counter;
@@ -46,6 +47,12 @@ pub const PANICS: &str = "rivulet_gateway_panics";
 pub const KEYS_RELOADS: &str = "rivulet_gateway_keys_reloads";
 /// 1 while the keys in force are older than the keys file, which is broken.
 pub const KEYS_STALE: &str = "rivulet_gateway_keys_stale";
+/// Events by how they fitted their schema (suffix `_total`).
+pub const SCHEMA_EVENTS: &str = "rivulet_gateway_schema_events";
+/// Times the schemas were read again, by whether they could be used (suffix `_total`).
+pub const SCHEMA_RELOADS: &str = "rivulet_gateway_schema_reloads";
+/// Whether the folder of schemas is broken and older ones are in use: 1 or 0.
+pub const SCHEMAS_STALE: &str = "rivulet_gateway_schemas_stale";
 /// Whether the log takes records: 1 or 0.
 pub const LOG_ADMITTING: &str = "rivulet_gateway_log_admitting";
 /// Records that wait for the broker.
@@ -92,6 +99,29 @@ impl EncodeLabelValue for Outcome {
     }
 }
 
+/// How an event fitted its schema.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Fit {
+    /// It fits.
+    Fits,
+    /// It does not.
+    Unfit,
+    /// It was not among the sample.
+    Unjudged,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct FitLabel {
+    schema: String,
+    mode: &'static str,
+    fit: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ReloadLabel {
+    result: &'static str,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct SourceLabel {
     source: String,
@@ -127,6 +157,9 @@ pub(crate) struct Metrics {
     requests: Family<StatusLabel, Counter>,
     keys_reloads: Family<ResultLabel, Counter>,
     keys_stale: Gauge,
+    schema_events: Family<FitLabel, Counter>,
+    schema_reloads: Family<ReloadLabel, Counter>,
+    schemas_stale: Gauge,
     pub(crate) received_bytes: Counter,
     pub(crate) append_seconds: Histogram,
     pub(crate) sockets: Gauge,
@@ -150,6 +183,11 @@ impl Metrics {
         let requests = Family::<StatusLabel, Counter>::default();
         let keys_reloads = Family::<ResultLabel, Counter>::default();
         let keys_stale = Gauge::default();
+        let (schema_events, schema_reloads) = (Family::default(), Family::<ReloadLabel, Counter>::default());
+        for result in ["ok", "failed"] {
+            drop(schema_reloads.get_or_create(&ReloadLabel { result }));
+        }
+        let schemas_stale = Gauge::default();
         let received_bytes = Counter::default();
         let append_seconds = Histogram::new(BUCKETS);
         let sockets = Gauge::default();
@@ -168,6 +206,9 @@ impl Metrics {
         registry.register(PANICS, "Events whose handling panicked", panics.clone());
         registry.register(KEYS_RELOADS, "Changed keys files, by result", keys_reloads.clone());
         registry.register(KEYS_STALE, "Whether the keys file is broken", keys_stale.clone());
+        registry.register(SCHEMA_EVENTS, "Events by how they fitted their schema", schema_events.clone());
+        registry.register(SCHEMA_RELOADS, "Times the schemas were read again", schema_reloads.clone());
+        registry.register(SCHEMAS_STALE, "Whether older schemas are in use", schemas_stale.clone());
         registry.register_collector(Box::new(LogHealth(Arc::clone(log))));
         Self {
             registry: Arc::new(registry),
@@ -178,6 +219,9 @@ impl Metrics {
             requests,
             keys_reloads,
             keys_stale,
+            schema_events,
+            schema_reloads,
+            schemas_stale,
             received_bytes,
             append_seconds,
             sockets,
@@ -197,6 +241,24 @@ impl Metrics {
 
     pub(crate) fn outcome(&self, source: &str, outcome: Outcome) -> Counter {
         self.outcomes.get_or_create(&OutcomeLabel { source: source.to_owned(), outcome }).clone()
+    }
+
+    /// Events of a schema that fitted so.
+    pub(crate) fn fitted(&self, schema: &str, mode: Mode, fit: Fit) -> Counter {
+        let fit = match fit {
+            Fit::Fits => "fits",
+            Fit::Unfit => "unfit",
+            Fit::Unjudged => "unjudged",
+        };
+        let label = FitLabel { schema: schema.to_owned(), mode: mode.as_str(), fit };
+        self.schema_events.get_or_create(&label).clone()
+    }
+
+    /// Counts that the schemas were read again; says whether they could be used.
+    pub(crate) fn reloaded(&self, usable: bool) {
+        let result = if usable { "ok" } else { "failed" };
+        self.schema_reloads.get_or_create(&ReloadLabel { result }).inc();
+        self.schemas_stale.set(i64::from(!usable));
     }
 
     pub(crate) fn answered(&self, status: http::StatusCode) {

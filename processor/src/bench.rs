@@ -154,6 +154,8 @@ fn record(n: u64) -> Record {
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36".to_owned()),
         original_event_id: None,
         clamped_from: None,
+        schema_fault: None,
+        redacted: Vec::new(),
     };
     Record {
         at: TopicPartition { topic: Topic::Events, partition: PartitionId(0) },

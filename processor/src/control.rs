@@ -94,6 +94,8 @@ impl ControlKey {
             user_agent: None,
             original_event_id: None,
             clamped_from: None,
+            schema_fault: None,
+            redacted: Vec::new(),
         };
         let value = ObjectWriter::default()
             .value("event_type", event_type)

@@ -86,12 +86,82 @@ pub(crate) struct ServeOptions {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SchemaCommand {
-    /// Check a folder of schemas (`<type>/<version>.json`) and their examples; exits 1 if any is wrong.
-    Check {
-        /// The folder. Default: the schemas built into the program.
-        #[arg(value_name = "DIR")]
-        dir: Option<PathBuf>,
-    },
+    /// Check a folder of schemas (`<type>/<version>.json`), their examples and their versions; exits 1 if any is wrong or breaks
+    /// what it must not.
+    Check(CheckOptions),
+    /// Say which events of a log would not fit other schemas, by type, source and library; exits 1 if any.
+    WhatIf(WhatIfOptions),
+    /// Print types of the events' metadata, from the newest version of each schema.
+    Types(TypesOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckOptions {
+    /// The folder. Default: the schemas built into the program.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Compare with the schemas of this folder too: those that are published.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) against: Option<PathBuf>,
+    /// What versions of one major number owe each other.
+    #[arg(long, value_name = "MODE", default_value = "backward")]
+    pub(crate) mode: CompatibilityMode,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What versions of one major number owe each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompatibilityMode {
+    /// What fitted the old version fits the new one.
+    Backward,
+    /// What fits the new version fitted the old one.
+    Forward,
+    /// Both.
+    Full,
+}
+
+impl From<CompatibilityMode> for schemas::registry::Compatibility {
+    fn from(mode: CompatibilityMode) -> Self {
+        match mode {
+            CompatibilityMode::Backward => Self::Backward,
+            CompatibilityMode::Forward => Self::Forward,
+            CompatibilityMode::Full => Self::Full,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhatIfOptions {
+    #[command(flatten)]
+    pub(crate) place: LogPlace,
+    /// Folder of the schemas to try.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) schemas: PathBuf,
+    /// Look at what was received in this time alone: a number with s, m, h or d. Default: the whole log.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TypesOptions {
+    /// The folder. Default: the schemas built into the program.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The language.
+    #[arg(long, value_name = "LANG", default_value = "ts")]
+    pub(crate) lang: Language,
+}
+
+/// The language of generated types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    /// TypeScript.
+    Ts,
 }
 
 #[derive(Debug, Subcommand)]

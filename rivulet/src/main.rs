@@ -19,6 +19,7 @@ mod console;
 mod demo;
 mod fate;
 mod pipeline;
+mod schema_folder;
 mod telemetry;
 
 use clap::Parser as _;

@@ -22,7 +22,6 @@ use gateway::{Gateway, GatewayConfig};
 use processor::control::ControlKey;
 use processor::{Processor, ProcessorConfig, StartError};
 use processor_core::{Model, Ruleset};
-use schemas::registry::Registry;
 use schemas::token::Secrets;
 use schemas::verdict::Code;
 use tokio::sync::oneshot;
@@ -30,7 +29,7 @@ use tower::ServiceExt as _;
 
 use crate::commands::Role;
 use crate::config::{Config, keys};
-use crate::{assets, demo, fate};
+use crate::{assets, demo, fate, schema_folder};
 
 /// The parts that run in this process.
 pub(crate) struct Pipeline {
@@ -193,12 +192,13 @@ async fn processor_metrics(processor: ProcessorCell) -> String {
 }
 
 fn start_gateway(config: &Config, log: &SharedLog, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Gateway>> {
-    let registry = match &config.schemas.dir {
-        Some(dir) => Registry::load(dir).context("the schemas cannot be used")?,
-        None => Registry::builtin(),
-    };
+    let registry = schema_folder::load(config.schemas.dir.as_deref())?;
     let edge = GatewayConfig { keys: config.keys.clone(), ..config.gateway.clone() };
-    Ok(Gateway::new(edge, Arc::clone(log), Arc::new(registry), Arc::clone(clock))?)
+    let gateway = Gateway::new(edge, Arc::clone(log), Arc::new(registry), Arc::clone(clock))?;
+    if let Some(dir) = &config.schemas.dir {
+        schema_folder::watch(dir.clone(), Duration::from_millis(config.schemas.reload_ms), &gateway);
+    }
+    Ok(gateway)
 }
 
 /// Starts the processor: at once on the embedded log, else when the broker answers. What then makes it impossible is told

@@ -25,7 +25,15 @@ pub(crate) fn init(options: &LogOptions) {
         LogFormat::Text => builder.with_target(false).compact().init(),
         LogFormat::Json => builder.json().init(),
     }
+    std::panic::set_hook(Box::new(report_panic));
     if let Some(complaint) = complaint {
         tracing::warn!(%complaint, "the log filter cannot be read, using `info`");
     }
+}
+
+/// Says where a panic was. A message that was put together may hold what a customer sent; one that stands in the code cannot.
+fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(message withheld)");
+    tracing::error!(%place, message, "panicked");
 }

@@ -47,6 +47,24 @@ pub struct Receipt {
     /// The device's clock was clamped: its own time, corrected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clamped_from: Option<Timestamp>,
+    /// Why the event does not fit `schema`, where that was only observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_fault: Option<SchemaFault>,
+    /// JSON pointers of the values that were redacted; the first [`MAX_REDACTED`] of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redacted: Vec<String>,
+}
+
+/// Most pointers in `redacted`.
+pub const MAX_REDACTED: usize = 32;
+
+/// Where an event does not fit its schema.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SchemaFault {
+    /// JSON pointer from the event's root.
+    pub pointer: String,
+    /// The keyword that failed.
+    pub keyword: String,
 }
 
 impl Receipt {
@@ -88,6 +106,8 @@ mod tests {
             user_agent: Some("Mozilla/5.0 \"}\\".to_owned()),
             original_event_id: None,
             clamped_from: None,
+            schema_fault: None,
+            redacted: Vec::new(),
         }
     }
 

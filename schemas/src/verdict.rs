@@ -320,11 +320,17 @@ pub struct Verdict {
 /// Something odd that did not stop the event.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Warning {
-    /// Stable word: `identity.nobody`, `event.unknown_field`, `timestamp.clamped`, …
+    /// Stable word: `identity.nobody`, `event.unknown_field`, `timestamp.clamped`, `schema.invalid`, …
     pub code: String,
     /// Where, as a JSON pointer from the event's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
+    /// The JSON Schema keyword that failed, where the schema's faults are only observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyword: Option<String>,
+    /// The schema judged by, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
 }
 
 #[cfg(test)]

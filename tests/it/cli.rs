@@ -10,12 +10,14 @@ use tests::rivulet::{Options, Rivulet};
 async fn help_documents_every_command_and_every_option() {
     let _timed = Timed::new("cli: help");
     let rivulet = Rivulet::prepared(Options::default());
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 13] = [
         &[],
         &["up"],
         &["gateway"],
         &["processor"],
         &["schema", "check"],
+        &["schema", "what-if"],
+        &["schema", "types"],
         &["log", "cat"],
         &["fate"],
         &["torture"],

@@ -1,7 +1,7 @@
 //! Schemas judge alike however a value is spelled, refer to each other, and cannot be used to stop the program.
 
 use serde_json::{Value, json};
-use tests::faults::Timed;
+use tests::faults::{self, SOON, Timed};
 use tests::log;
 use tests::rivulet::{Options, Rivulet};
 
@@ -131,6 +131,82 @@ async fn a_schema_that_never_ends_is_refused_and_one_with_an_exploding_pattern_c
     assert_eq!(answer.status, 422, "{}", answer.text);
     for verdict in answer.verdicts() {
         assert_eq!(verdict["reason"]["keyword"], "pattern", "{verdict}");
+    }
+    crate::hostile::well(&mut rivulet).await;
+}
+
+/// The newest `x_live` as it is served.
+async fn served(rivulet: &Rivulet) -> Value {
+    rivulet.secret().get("/v1/schemas/x_live/latest").await.unwrap().json
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_folder_is_read_again_whole_or_not_at_all_and_served_to_secret_keys() {
+    let _timed = Timed::new("schemas: reload");
+    let first = json!({"title": "first", "properties": {"n": {"type": "integer"}}});
+    let options = Options::default().schema("x_live/1.json", &first).set("schemas", "reload_ms", 50);
+    let mut rivulet = Rivulet::with(options).await;
+    let send = async |n: Value| {
+        let event = json!({"event_type": "x_live", "user_id": "s3", "metadata": {"n": n}});
+        rivulet.client().send(event.to_string()).await.verdicts()[0]["status"].clone()
+    };
+    assert_eq!(send(json!("x")).await, "rejected");
+    let folder = rivulet.path("schemas").join("x_live");
+
+    let second = json!({"title": "second", "x-mode": "observe", "properties": {"n": {"type": "string"}}});
+    std::fs::write(folder.join("1.1.0.json"), second.to_string()).unwrap();
+    faults::eventually("the new version is in force", SOON, async || {
+        (served(&rivulet).await == second).then_some(())
+    })
+    .await;
+    assert_eq!(send(json!("x")).await, "accepted");
+    let observed = json!({"event_type": "x_live", "user_id": "s3", "metadata": {"n": 7}});
+    let answer = rivulet.client().send(observed.to_string()).await;
+    let right = json!([{"code": "schema.invalid", "pointer": "/metadata/n", "keyword": "type", "schema": "x_live@1.1.0"}]);
+    assert_eq!(answer.verdicts()[0]["warnings"], right, "{}", answer.text);
+    let records = log::events(&rivulet).await;
+    let receipt = &records.last().unwrap().value["receipt"];
+    assert_eq!(receipt["schema_fault"], json!({"pointer": "/metadata/n", "keyword": "type"}), "{receipt}");
+
+    for (name, text) in [("2.json", "{\"type\":"), ("2.json", r##"{"$ref":"#"}"##), ("1.1.json", "{}")] {
+        let failures = rivulet.metric("rivulet_gateway_schema_reloads_total", &["failed"]).await.unwrap();
+        std::fs::write(folder.join(name), text).unwrap();
+        faults::eventually("the broken folder is noticed", SOON, async || {
+            let now = rivulet.metric("rivulet_gateway_schema_reloads_total", &["failed"]).await?;
+            (now > failures).then_some(())
+        })
+        .await;
+        assert_eq!(rivulet.metric("rivulet_gateway_schemas_stale", &[]).await, Some(1));
+        assert_eq!(served(&rivulet).await, second, "the old ones stay");
+        assert_eq!(send(json!("x")).await, "accepted");
+        std::fs::remove_file(folder.join(name)).unwrap();
+        faults::eventually("the mended folder is noticed", SOON, async || {
+            (rivulet.metric("rivulet_gateway_schemas_stale", &[]).await? == 0).then_some(())
+        })
+        .await;
+    }
+    let told = rivulet.stderr();
+    assert!(told.contains("x_live/2.json") && told.contains("those before stay in force"), "{told}");
+    assert!(!told.contains("panicked"));
+
+    let list = rivulet.secret().get("/v1/schemas").await.unwrap();
+    let all = list.json["schemas"].as_array().unwrap();
+    let names: Vec<&str> = all.iter().map(|one| one["schema"].as_str().unwrap()).collect();
+    assert_eq!(names, ["x_live@1", "x_live@1.1.0"], "{}", list.text);
+    assert_eq!((&all[1]["mode"], &all[1]["newest"]), (&json!("observe"), &json!(true)));
+    let one = rivulet.secret().get("/v1/schemas/x_live/1.0.0").await.unwrap();
+    assert_eq!((one.json, one.text), (first.clone(), first.to_string()), "as it was written");
+    for path in ["/v1/schemas", "/v1/schemas/x_live/1"] {
+        assert_eq!(rivulet.client().get(path).await.unwrap().status, 403, "{path} for a page's key");
+        assert_eq!(rivulet.client().keyless().get(path).await.unwrap().status, 401, "{path} without a key");
+    }
+    for (path, code) in [
+        ("x_live/9", "schema.version_unknown"),
+        ("x_live/x", "schema.version_unknown"),
+        ("nothing/1", "schema.unknown"),
+    ] {
+        let answer = rivulet.secret().get(&format!("/v1/schemas/{path}")).await.unwrap();
+        assert_eq!((answer.status, answer.code()), (404, code), "{path}");
     }
     crate::hostile::well(&mut rivulet).await;
 }

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::meter::{Allowance, Grant, Meter};
 use super::origins::OriginPattern;
 use crate::config::{IpPolicy, Lane, UnknownTypes};
+use crate::redact::Pointers;
 
 /// Joins two people: who vouches for one of them does not vouch for the other.
 const ALIAS: &str = "alias";
@@ -48,6 +49,8 @@ pub struct Policy {
     pub ack: Option<AckLevel>,
     /// How soon its events are shed under load.
     pub lane: Lane,
+    /// What is not kept of its events as sent.
+    pub(crate) redact: Pointers,
     pub(super) event_types: HashSet<String>,
     pub(super) origins: Vec<OriginPattern>,
     pub(super) require_origin: bool,

@@ -10,6 +10,7 @@ mod key;
 pub(crate) mod meter;
 mod origins;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use self::meter::{Allowance, Meter};
 use self::origins::OriginPattern;
 use crate::config::{ConfigError, KeyConfig, KeyKind};
 use crate::error::RequestError;
+use crate::redact::Pointers;
 
 /// Longest key looked at, bytes.
 const MAX_KEY_BYTES: usize = 256;
@@ -86,39 +88,42 @@ impl Keys {
             let meter = self.meters.get(&config.name).cloned().unwrap_or_default();
             next.add(config, &meter).map_err(|message| ConfigError::Key {
                 name: config.name.clone(),
-                message: message.to_owned(),
+                message: message.into_owned(),
             })?;
             next.meters.insert(config.name.clone(), meter);
         }
         Ok(next)
     }
 
-    fn add(&mut self, config: &KeyConfig, meter: &Arc<Meter>) -> Result<(), &'static str> {
+    fn add(&mut self, config: &KeyConfig, meter: &Arc<Meter>) -> Result<(), Cow<'static, str>> {
         if config.name.is_empty()
             || config.name.len() > MAX_KEY_BYTES
             || config.name.contains(char::is_control)
         {
-            return Err("needs a name of 1 to 256 bytes without control characters");
+            return Err("needs a name of 1 to 256 bytes without control characters".into());
         }
         if self.meters.contains_key(&config.name) {
-            return Err("is there twice; list older keys of the same source under `previous`");
+            return Err("is there twice; list older keys of the same source under `previous`".into());
         }
         let amounts = [config.events_per_second, config.burst_events];
         if amounts.contains(&Some(0)) || config.events_per_day == Some(0) {
-            return Err("needs at least 1 for `events_per_second`, `burst_events` and `events_per_day`");
+            return Err(
+                "needs at least 1 for `events_per_second`, `burst_events` and `events_per_day`".into()
+            );
         }
         if config.burst_events.is_some() && config.events_per_second.is_none() {
-            return Err("has `burst_events` without `events_per_second`");
+            return Err("has `burst_events` without `events_per_second`".into());
         }
         let origins = config.origins.iter().map(|text| OriginPattern::parse(text));
         let origins = origins
             .collect::<Option<Vec<_>>>()
-            .ok_or("an origin looks like `https://shop.example` or `http://localhost:*`")?;
+            .ok_or(Cow::Borrowed("an origin looks like `https://shop.example` or `http://localhost:*`"))?;
         let policy = Arc::new(Policy {
             unknown_types: config.unknown_types,
             ip: config.ip,
             ack: config.ack,
             lane: config.lane,
+            redact: Pointers::new(&config.redact)?,
             event_types: config.event_types.iter().cloned().collect::<HashSet<_>>(),
             origins,
             require_origin: config.require_origin,
@@ -129,11 +134,11 @@ impl Keys {
         for (text, expires_at) in config.texts() {
             let text = text.as_str();
             if text.is_empty() || text.len() > MAX_KEY_BYTES {
-                return Err("needs a key of 1 to 256 bytes");
+                return Err("needs a key of 1 to 256 bytes".into());
             }
             let digest = Digest::of(text);
             if self.all.iter().any(|known| known.digest == digest) {
-                return Err("has the same key as another entry; give each its own");
+                return Err("has the same key as another entry; give each its own".into());
             }
             self.all.push(Arc::new(Key {
                 source: SourceName::new(config.name.clone()),
@@ -149,6 +154,11 @@ impl Keys {
             }));
         }
         Ok(())
+    }
+
+    /// The first source that wants something hashed.
+    pub(crate) fn hashing(&self) -> Option<&SourceName> {
+        self.all.iter().find(|key| key.policy.redact.hashes()).map(|key| &key.source)
     }
 
     /// The key of a request, if its origin may use it.

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** what is left out has a default that takes events; no key is ever printed.
 
+use schemas::registry::PiiAction;
 use schemas::time::Timestamp;
 use schemas::token::SecretText;
 use schemas::verdict::AckLevel;
@@ -47,6 +48,9 @@ pub struct KeyConfig {
     /// Event types this key may send; empty = any.
     #[serde(default)]
     pub event_types: Vec<String>,
+    /// What is hashed, masked or dropped of this key's events before they are kept, beside what schemas mark as `x-pii`.
+    #[serde(default)]
+    pub redact: Vec<RedactConfig>,
     /// Events a second that it may send on average; absent = any number.
     #[serde(default)]
     pub events_per_second: Option<u32>,
@@ -56,6 +60,16 @@ pub struct KeyConfig {
     /// Events it may send from midnight to midnight, UTC; absent = any number.
     #[serde(default)]
     pub events_per_day: Option<u64>,
+}
+
+/// One value of events that is not kept as sent.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedactConfig {
+    /// JSON pointer from the event's root; `*` stands for any member or item: `/metadata/items/*/note`.
+    pub pointer: String,
+    /// `hash`, `mask` or `drop`.
+    pub action: PiiAction,
 }
 
 /// An older key of a source.
@@ -135,6 +149,7 @@ impl KeyConfig {
             ack: None,
             lane: Lane::default(),
             event_types: Vec::new(),
+            redact: Vec::new(),
             events_per_second: None,
             burst_events: None,
             events_per_day: None,

@@ -5,10 +5,11 @@
 
 mod keys;
 
+use schemas::token::SecretText;
 use schemas::verdict::AckLevel;
 use serde::Deserialize;
 
-pub use self::keys::{IpPolicy, KeyConfig, KeyKind, Lane, PreviousKey, UnknownTypes};
+pub use self::keys::{IpPolicy, KeyConfig, KeyKind, Lane, PreviousKey, RedactConfig, UnknownTypes};
 
 /// Section `[gateway]`, and the keys.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -53,6 +54,8 @@ pub struct GatewayConfig {
     pub tail_readers: usize,
     /// Entries that a follower of `/v1/tail` may lag behind before it loses some.
     pub tail_backlog: usize,
+    /// Secret for the hashes that stand in place of personal data; needed as soon as anything is to be hashed. At least 16 bytes.
+    pub pii_secret: Option<SecretText>,
 }
 
 /// Section `[gateway.socket]`.
@@ -90,6 +93,14 @@ pub enum ConfigError {
         /// What would be right.
         expected: String,
     },
+    /// Something is to be hashed, and there is no secret for it.
+    #[error(
+        "{what} asks for a hash: set `gateway.pii_secret` (at least 16 random bytes), or use `mask` or `drop`"
+    )]
+    PiiSecret {
+        /// Who asks.
+        what: String,
+    },
     /// A key entry has a fault.
     #[error("key `{name}`: {message}")]
     Key {
@@ -122,6 +133,7 @@ impl Default for GatewayConfig {
             socket: SocketConfig::default(),
             tail_readers: 16,
             tail_backlog: 1_024,
+            pii_secret: None,
         }
     }
 }
@@ -175,6 +187,9 @@ impl GatewayConfig {
         if self.depth > MAX_DEPTH {
             return wrong("depth", "at most 100 (what JSON readers of the log can take)");
         }
+        if self.pii_secret.as_ref().is_some_and(|secret| secret.as_str().len() < MIN_PII_SECRET_BYTES) {
+            return wrong("pii_secret", "at least 16 bytes");
+        }
         if self.socket.credit == 0 {
             return wrong("socket.credit", "at least 1");
         }
@@ -187,6 +202,8 @@ impl GatewayConfig {
     }
 }
 
+/// A shorter secret could be guessed.
+const MIN_PII_SECRET_BYTES: usize = 16;
 /// `serde_json` stops at 128; a receipt and an envelope need a few.
 const MAX_DEPTH: usize = 100;
 

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use broker::log::{Answers, AppendError, NewRecord, RecordError};
 use schemas::id::{EventId, EventType, SourceName};
-use schemas::json::{Member, Tape};
+use schemas::json::{Limits, Member, Tape};
 use schemas::registry::Registry;
 use schemas::time::Timestamp;
+use schemas::token::SecretText;
 use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict, Warning};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -22,8 +23,9 @@ use crate::authenticate::meter::Grant;
 use crate::decode::native::SentAt;
 use crate::push::Session;
 use crate::recent::Fingerprint;
+use crate::redact::{Kept, Redactor};
 use crate::route;
-use crate::validate::{Checked, Judge, Refusal, salvaged_id};
+use crate::validate::{Checked, Judge, Refusal, Tried, salvaged_id};
 
 /// How a batch came in.
 #[derive(Clone, Debug)]
@@ -58,6 +60,13 @@ enum Fate {
     SameAs { slot: usize },
     /// Not taken; its raw bytes are the record of that number.
     Refused { status: Status, reason: Box<Reason>, record: usize },
+}
+
+/// An event as it came, and what is kept of it.
+#[derive(Clone, Copy)]
+struct Event<'e> {
+    bytes: &'e [u8],
+    kept: &'e Kept,
 }
 
 /// A batch whose events have been judged.
@@ -108,7 +117,7 @@ impl Gateway {
         let schemas = self.schemas.load();
         let verdict =
             |event_id, status, reason, warnings| Verdict { event_id, status, acked: None, reason, warnings };
-        match self.judge_one(&self.by_rules(&schemas, transmission), event, &mut Tape::default()) {
+        match self.judge_one(&self.by_rules(&schemas, transmission), event, &mut Tape::default()).0 {
             Ok(checked) => verdict(Some(checked.event_id), Status::Accepted, None, checked.warnings),
             Err(refusal) => {
                 verdict(refusal.event_id, refusal.status, Some(*refusal.reason), refusal.warnings)
@@ -131,7 +140,9 @@ impl Gateway {
         let schemas = self.schemas.load();
         let judge = self.by_rules(&schemas, transmission);
         let mut tape = Tape::default();
-        let findings: Vec<_> = events.iter().map(|event| self.judge_one(&judge, event, &mut tape)).collect();
+        let (findings, kept): (Vec<_>, Vec<_>) =
+            events.iter().map(|event| self.judge_one(&judge, event, &mut tape)).unzip();
+        self.count_fits(&findings);
         let fingerprints = events.iter().zip(&findings).map(|(event, finding)| {
             let checked = finding.as_ref().ok()?;
             Some(self.recent.fingerprint(&transmission.key.source, &checked.profile, checked.event_id, event))
@@ -140,8 +151,9 @@ impl Gateway {
         let levels = self.recent.levels(&mut fingerprints.iter().copied());
         let mut judged = Judged::default();
         let mut first = HashMap::with_capacity(events.len());
-        for (place, finding) in findings.into_iter().enumerate() {
+        for (place, (finding, kept)) in findings.into_iter().zip(&kept).enumerate() {
             let event = events.get(place).copied().unwrap_or_default();
+            let event = Event { bytes: event, kept };
             let fingerprint = fingerprints.get(place).copied().flatten();
             let known = levels.get(place).copied().flatten();
             match (finding, fingerprint) {
@@ -159,12 +171,50 @@ impl Gateway {
     }
 
     /// Contains panics of dependencies (a regex in a schema, a number parser) to the one event.
-    fn judge_one(&self, judge: &Judge<'_>, event: &[u8], tape: &mut Tape) -> Result<Checked, Refusal> {
-        catch_unwind(AssertUnwindSafe(|| judge.judge(event, tape))).unwrap_or_else(|_| {
+    fn judge_one(
+        &self,
+        judge: &Judge<'_>,
+        event: &[u8],
+        tape: &mut Tape,
+    ) -> (Result<Checked, Refusal>, Kept) {
+        let redactor = Redactor {
+            schemas: judge.schemas,
+            key: judge.key,
+            secret: self.config.pii_secret.as_ref().map(SecretText::as_str),
+            limits: Limits { max_depth: self.config.depth },
+        };
+        let judged = catch_unwind(AssertUnwindSafe(|| {
+            let finding = judge.judge(event, tape);
+            let (event_type, is_refused) = match &finding {
+                Ok(checked) => (Some(&checked.event_type), false),
+                Err(refusal) => (refusal.event_type.as_ref(), true),
+            };
+            let kept = redactor.keep(event, event_type, is_refused);
+            (finding, kept)
+        }));
+        judged.unwrap_or_else(|_| {
             self.metrics.panics.inc();
             tracing::error!(bytes = event.len(), "judging an event panicked; it is in quarantine");
-            Err(fault(None))
+            (Err(fault(None)), redactor.keep_unjudged())
         })
+    }
+
+    /// Counts how the events fitted their schemas, once a schema and batch.
+    fn count_fits(&self, findings: &[Result<Checked, Refusal>]) {
+        let mut counts: Vec<(&Tried, u64)> = Vec::new();
+        let tried = findings.iter().filter_map(|finding| match finding {
+            Ok(checked) => checked.tried.as_ref(),
+            Err(refusal) => refusal.tried.as_ref(),
+        });
+        for tried in tried {
+            match counts.iter_mut().find(|(known, _)| *known == tried) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((tried, 1)),
+            }
+        }
+        for (tried, count) in counts {
+            self.metrics.fitted(&tried.schema, tried.mode, tried.fit).inc_by(count);
+        }
     }
 
     /// Lets decisions that these events cause find their way back; before they are written, because decisions may be quick.
@@ -211,7 +261,7 @@ impl Gateway {
 impl Judged {
     fn take(
         &mut self,
-        event: &[u8],
+        event: Event<'_>,
         checked: Checked,
         fingerprint: Fingerprint,
         known: Option<AckLevel>,
@@ -223,7 +273,7 @@ impl Judged {
         } else if earlier < self.slots.len() {
             Fate::SameAs { slot: earlier }
         } else {
-            self.records.push(route::event_record(event, &checked, transmission));
+            self.records.push(route::event_record(event.bytes, event.kept, &checked, transmission));
             Fate::Written { record: self.records.len() - 1, fingerprint }
         };
         let Checked { event_id, event_type, warnings, .. } = checked;
@@ -232,13 +282,19 @@ impl Judged {
 
     fn refuse(
         &mut self,
-        event: &[u8],
+        event: Event<'_>,
         refusal: Refusal,
         transmission: &Transmission,
         config: &crate::GatewayConfig,
     ) {
-        self.records.push(route::quarantine_record(event, &refusal, transmission, config.quarantine_bytes));
-        let Refusal { event_id, event_type, status, reason, warnings } = refusal;
+        self.records.push(route::quarantine_record(
+            event.bytes,
+            event.kept,
+            &refusal,
+            transmission,
+            config.quarantine_bytes,
+        ));
+        let Refusal { event_id, event_type, status, reason, warnings, .. } = refusal;
         let fate = Fate::Refused { status, reason, record: self.records.len() - 1 };
         self.slots.push(Slot { event_id, event_type, warnings, fate });
     }
@@ -269,7 +325,14 @@ fn fault(event_id: Option<EventId>) -> Refusal {
     let reason = Box::new(
         Reason::new(Code::Internal).expecting("nothing else of you: this is a fault of the gateway"),
     );
-    Refusal { event_id, event_type: None, status: Status::Rejected, reason, warnings: Vec::new() }
+    Refusal {
+        event_id,
+        event_type: None,
+        status: Status::Rejected,
+        reason,
+        tried: None,
+        warnings: Vec::new(),
+    }
 }
 
 /// One verdict a slot, by the log's answer.

@@ -290,3 +290,142 @@ proptest! {
         })?;
     }
 }
+
+/// A registry of one type each, read from a folder of its own.
+fn schemas(name: &str, documents: &[(&str, &str)]) -> Arc<schemas::registry::Registry> {
+    let dir = std::env::temp_dir().join(format!("rivulet-gateway-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    for (event_type, document) in documents {
+        let folder = dir.join(event_type);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("1.json"), document).unwrap();
+    }
+    let registry = schemas::registry::Registry::load(&dir).unwrap();
+    let _ = std::fs::remove_dir_all(&dir);
+    Arc::new(registry)
+}
+
+#[tokio::test]
+async fn each_mode_answers_writes_and_counts_the_truth() {
+    let stand = stand(GatewayConfig::default());
+    let document = |mode: &str| format!(r#"{{"x-mode":{mode},"properties":{{"n":{{"type":"integer"}}}}}}"#);
+    let modes = [
+        ("e", "\"enforce\""),
+        ("q", "\"quarantine\""),
+        ("o", "\"observe\""),
+        ("s", "{\"sample\":1}"),
+        ("u", "{\"sample\":0.000001}"),
+    ];
+    let documents = modes.map(|(name, mode)| (name, document(mode)));
+    let documents: Vec<(&str, &str)> = documents.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    stand.gateway.set_schemas(schemas("modes", &documents)).unwrap();
+    let event = |event_type: &str, n: &str| {
+        format!(r#"{{"event_type":"{event_type}","user_id":"u","metadata":{{"n":{n}}}}}"#).into_bytes()
+    };
+    let events: Vec<Vec<u8>> =
+        modes.iter().flat_map(|(name, _)| [event(name, "1"), event(name, "\"x\"")]).collect();
+    let verdicts = accept(&stand, &events.iter().map(Vec::as_slice).collect::<Vec<_>>()).await;
+    let right = [
+        Status::Accepted,
+        Status::Rejected,
+        Status::Accepted,
+        Status::Quarantined,
+        Status::Accepted,
+        Status::Accepted,
+        Status::Accepted,
+        Status::Accepted,
+        Status::Accepted,
+        Status::Accepted,
+    ];
+    assert_eq!(statuses(&verdicts), right);
+    for refused in [1, 3] {
+        assert_eq!(verdicts[refused].reason.as_ref().unwrap().pointer.as_deref(), Some("/metadata/n"));
+    }
+    for observed in [5, 7] {
+        let warning = &verdicts[observed].warnings[0];
+        assert_eq!(
+            (warning.code.as_str(), warning.pointer.as_deref()),
+            ("schema.invalid", Some("/metadata/n"))
+        );
+        assert_eq!(warning.keyword.as_deref(), Some("type"));
+    }
+    assert!(verdicts[9].warnings.is_empty());
+    let records: Vec<_> =
+        stand.log.records(Topic::Events).iter().map(|record| value(record)["receipt"].clone()).collect();
+    let schemas: Vec<_> = records.iter().map(|receipt| receipt["schema"].as_str()).collect();
+    assert_eq!(
+        schemas,
+        [Some("e@1"), Some("q@1"), Some("o@1"), Some("o@1"), Some("s@1"), Some("s@1"), None, None]
+    );
+    let faults: Vec<_> = records.iter().map(|receipt| receipt["schema_fault"]["keyword"].as_str()).collect();
+    assert_eq!(faults, [None, None, None, Some("type"), None, Some("type"), None, None]);
+    let kept = stand.log.records(Topic::Quarantine);
+    assert_eq!(
+        kept.iter().map(|record| value(record)["status"].clone()).collect::<Vec<_>>(),
+        ["rejected", "quarantined"]
+    );
+    let totals = stand.gateway.ledger().totals("web");
+    assert_eq!((totals.delivered, totals.rejected, totals.quarantined), (8, 1, 1));
+    assert!(totals.balances());
+    let metrics = stand.gateway.metrics_text();
+    for line in [
+        r#"rivulet_gateway_schema_events_total{schema="e@1",mode="enforce",fit="unfit"} 1"#,
+        r#"rivulet_gateway_schema_events_total{schema="o@1",mode="observe",fit="unfit"} 1"#,
+        r#"rivulet_gateway_schema_events_total{schema="s@1",mode="sample",fit="fits"} 1"#,
+        r#"rivulet_gateway_schema_events_total{schema="u@1",mode="sample",fit="unjudged"} 2"#,
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn personal_data_is_gone_from_records_and_quarantine_whatever_the_verdict() {
+    let stand =
+        stand(GatewayConfig { pii_secret: Some("0123456789abcdef".into()), ..GatewayConfig::default() });
+    let document = r#"{"required":["n"],"properties":{"n":{"type":"integer"},"mail":{"x-pii":"hash","format":"email"},
+        "note":{"x-pii":"mask"},"raw":{"x-pii":"drop"}}}"#;
+    stand.gateway.set_schemas(schemas("pii", &[("p", document), ("other", "{}")])).unwrap();
+    let good = r#"{"event_type":"p","user_id":"u","metadata":{"mail":"top@secret.example","n":1, "note":"topsecret","raw":{"x":"topsecret"}}}"#;
+    let cases = [
+        good.to_owned(),
+        good.replace("\"n\":1", "\"n\":\"x\""),
+        good.replace("event_type\":\"p", "event_type\":\"rivulet.p"),
+        good.replace("event_type\":\"p", "event_type\":7,\"x\":\"p"),
+        good.replace("}}}", "}}"),
+        good.replace("\"n\":1", "\"n\":1,\"n\":2"),
+        good.replace("\"n\":1", &format!("\"n\":1,\"fill\":\"{}\"", "x".repeat(70_000))),
+        good.replace("user_id", "nobody"),
+        good.replace("\"user_id\":\"u\"", "\"user_id\":\"u\",\"schema\":\"9\""),
+    ];
+    let events: Vec<&[u8]> = cases.iter().map(String::as_bytes).collect();
+    let verdicts = accept(&stand, &events).await;
+    assert_eq!(verdicts[0].status, Status::Accepted);
+    assert!(verdicts[1..].iter().all(|verdict| verdict.status == Status::Rejected));
+    let accepted = stand.log.records(Topic::Events);
+    let text = std::str::from_utf8(&accepted[0].value).unwrap();
+    assert!(text.contains(r#""n":1, "note":"***"},"receipt""#), "{text}");
+    assert!(text.contains(r#""mail":"hmac-sha256:"#), "{text}");
+    let redacted = &value(&accepted[0])["receipt"]["redacted"];
+    assert_eq!(*redacted, serde_json::json!(["/metadata/mail", "/metadata/note", "/metadata/raw"]));
+    let kept = stand.log.records(Topic::Quarantine);
+    assert_eq!(kept.len(), cases.len() - 1);
+    for record in accepted.iter().chain(&kept) {
+        assert!(!String::from_utf8_lossy(&record.value).contains("secret"), "{record:?}");
+    }
+    for (record, case) in kept.iter().zip(&cases[1..]) {
+        assert_eq!(value(record)["length"], case.len());
+    }
+    let withheld: Vec<bool> = kept.iter().map(|record| value(record)["withheld"] == true).collect();
+    assert_eq!(withheld, [false, true, true, true, true, true, false, false]);
+}
+
+#[tokio::test]
+async fn a_hash_without_a_secret_is_refused_and_the_old_schemas_stay() {
+    let stand = stand(GatewayConfig::default());
+    let hashing = schemas("secret", &[("p", r#"{"properties":{"mail":{"x-pii":"hash"}}}"#)]);
+    assert!(stand.gateway.set_schemas(hashing).is_err());
+    assert_eq!(accept(&stand, &[&event(1, "u")]).await[0].status, Status::Accepted);
+    let metrics = stand.gateway.metrics_text();
+    assert!(metrics.contains("rivulet_gateway_schemas_stale 1"), "{metrics}");
+    assert!(metrics.contains(r#"rivulet_gateway_schema_reloads_total{result="failed"} 1"#), "{metrics}");
+}

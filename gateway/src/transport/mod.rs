@@ -10,6 +10,7 @@ mod health;
 mod limits;
 mod pixel;
 mod quarantine;
+mod registry;
 mod rest;
 mod socket;
 mod stream;
@@ -49,6 +50,8 @@ pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/v1/stream", get(websocket::stream).fallback(only_get))
         .route("/v1/tokens", post(tokens::mint).fallback(only_post))
         .route("/v1/limits", get(limits::limits).fallback(only_get))
+        .route("/v1/schemas", get(registry::list).fallback(only_get))
+        .route("/v1/schemas/{event_type}/{version}", get(registry::document).fallback(only_get))
         .route("/v1/tail", get(tail::follow).fallback(only_get))
         .route("/live", get(health::live).fallback(only_get))
         .route("/ready", get(health::ready).fallback(only_get))

@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use schemas::event::{KNOWN_MEMBERS, RESERVED_TYPE_PREFIX, somebody};
 use schemas::id::{AnonymousId, EventId, EventType, ProfileKey, SourceName, UserId, means_nobody};
 use schemas::json::{self, Kind, Member, Scanned, Tape};
-use schemas::registry::{Judgement, Registry};
+use schemas::receipt::SchemaFault;
+use schemas::registry::{Mode, Registry};
 use schemas::time::Timestamp;
 use schemas::verdict::{Code, Reason, Status, Warning};
 
@@ -16,6 +17,7 @@ use crate::authenticate::Key;
 use crate::config::{GatewayConfig, UnknownTypes};
 use crate::decode::native::{SentAt, instant, salvage_event_id};
 use crate::entropy::{Entropy, mint_event_id};
+use crate::telemetry::Fit;
 
 /// The event's id means nobody and counts as absent.
 pub(crate) const WARN_NOBODY: &str = "identity.nobody";
@@ -27,6 +29,9 @@ pub(crate) const WARN_CLAMPED: &str = "timestamp.clamped";
 pub(crate) const WARN_SENT_AT: &str = "sent_at.ignored";
 /// The id was no UUID; the answer and the record name one derived from it.
 pub(crate) const WARN_FOREIGN_ID: &str = "event_id.derived";
+
+/// The event does not fit its schema, which is only observed.
+pub(crate) const WARN_UNFIT: &str = "schema.invalid";
 
 /// An event may lie this far in the future, milliseconds: clocks differ a little.
 const FUTURE_TOLERANCE_MS: i64 = 60_000;
@@ -56,8 +61,20 @@ pub(crate) struct Checked {
     pub(crate) profile: ProfileKey,
     pub(crate) occurred_at: Timestamp,
     pub(crate) clamped_from: Option<Timestamp>,
+    /// The schema judged by; `None` if there is none or the event was not judged.
     pub(crate) schema: Option<String>,
+    /// Why it does not fit, where that is only observed.
+    pub(crate) schema_fault: Option<SchemaFault>,
+    pub(crate) tried: Option<Tried>,
     pub(crate) warnings: Vec<Warning>,
+}
+
+/// What became of judging an event by its schema, to be counted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Tried {
+    pub(crate) schema: String,
+    pub(crate) mode: Mode,
+    pub(crate) fit: Fit,
 }
 
 /// Why an event is not taken.
@@ -68,6 +85,7 @@ pub(crate) struct Refusal {
     /// `Rejected` or `Quarantined`.
     pub(crate) status: Status,
     pub(crate) reason: Box<Reason>,
+    pub(crate) tried: Option<Tried>,
     pub(crate) warnings: Vec<Warning>,
 }
 
@@ -77,6 +95,8 @@ struct Findings {
     event_id: Option<EventId>,
     original_event_id: Option<String>,
     event_type: Option<EventType>,
+    schema_fault: Option<SchemaFault>,
+    tried: Option<Tried>,
     warnings: Vec<Warning>,
 }
 
@@ -91,6 +111,7 @@ impl Judge<'_> {
             event_type: findings.event_type,
             status,
             reason,
+            tried: findings.tried,
             warnings: findings.warnings,
         })
     }
@@ -109,7 +130,7 @@ impl Judge<'_> {
         fields.check_kinds().map_err(rejected)?;
         let profile = self.profile(&fields, findings).map_err(rejected)?;
         let (occurred_at, clamped_from) = self.occurred_at(&fields, findings).map_err(rejected)?;
-        let schema = self.fits_schema(&fields, &event_type)?;
+        let schema = self.fits_schema(event, &fields, &event_type, findings)?;
         fields.warn_of_unknown(findings);
         let event_id = match findings.event_id {
             Some(id) => id,
@@ -124,6 +145,8 @@ impl Judge<'_> {
             occurred_at,
             clamped_from,
             schema,
+            schema_fault: findings.schema_fault.take(),
+            tried: findings.tried.take(),
             warnings: std::mem::take(&mut findings.warnings),
         })
     }
@@ -246,24 +269,43 @@ impl Judge<'_> {
         Ok((latest, Some(corrected)))
     }
 
+    /// The schema judged by, if there is one and the event was judged.
     fn fits_schema(
         &self,
+        event: &[u8],
         fields: &Fields<'_>,
         event_type: &EventType,
+        findings: &mut Findings,
     ) -> Result<Option<String>, (Status, Box<Reason>)> {
         let rejected = |reason| (Status::Rejected, reason);
         let pinned = fields.pinned_schema().map_err(rejected)?;
+        let Some(schema) = self.schemas.schema(event_type, pinned.as_deref()).map_err(rejected)? else {
+            let reason = || Box::new(Reason::new(Code::SchemaUnknown).at("/event_type"));
+            return match self.key.policy.unknown_types {
+                UnknownTypes::Accept => Ok(None),
+                UnknownTypes::Quarantine => Err((Status::Quarantined, reason())),
+                UnknownTypes::Reject => Err((Status::Rejected, reason())),
+            };
+        };
+        let (name, mode) = (schema.id().to_string(), schema.mode());
+        let tried = |fit| Some(Tried { schema: name.clone(), mode, fit });
+        let sampled_by = findings.event_id.as_ref().map_or(event, |id| id.as_bytes());
+        if !mode.judges(sampled_by) {
+            findings.tried = tried(Fit::Unjudged);
+            return Ok(None);
+        }
         let metadata = fields.get("metadata").and(fields.metadata);
-        match self.schemas.judge_scanned(event_type, pinned.as_deref(), metadata) {
-            Judgement::Valid(id) => Ok(Some(id.to_string())),
-            Judgement::Invalid(reason) => Err((Status::Rejected, reason)),
-            Judgement::UnknownType => {
-                let reason = || Box::new(Reason::new(Code::SchemaUnknown).at("/event_type"));
-                match self.key.policy.unknown_types {
-                    UnknownTypes::Accept => Ok(None),
-                    UnknownTypes::Quarantine => Err((Status::Quarantined, reason())),
-                    UnknownTypes::Reject => Err((Status::Rejected, reason())),
-                }
+        let Err(reason) = schema.check_scanned(metadata) else {
+            findings.tried = tried(Fit::Fits);
+            return Ok(Some(name));
+        };
+        findings.tried = tried(Fit::Unfit);
+        match mode {
+            Mode::Enforce => Err((Status::Rejected, reason)),
+            Mode::Quarantine => Err((Status::Quarantined, reason)),
+            Mode::Observe | Mode::Sample(_) => {
+                findings.observe(*reason);
+                Ok(Some(name))
             }
         }
     }
@@ -347,8 +389,20 @@ impl<'e> Fields<'e> {
 impl Findings {
     fn warn(&mut self, code: &str, pointer: &str) {
         if self.warnings.len() < MAX_WARNINGS {
-            self.warnings.push(Warning { code: code.to_owned(), pointer: Some(pointer.to_owned()) });
+            let (code, pointer) = (code.to_owned(), Some(pointer.to_owned()));
+            self.warnings.push(Warning { code, pointer, keyword: None, schema: None });
         }
+    }
+
+    /// Notes that the event is taken although it does not fit. This warning is told first: there is room for it.
+    fn observe(&mut self, reason: Reason) {
+        let Reason { pointer, keyword, schema, .. } = reason;
+        self.schema_fault = Some(SchemaFault {
+            pointer: pointer.clone().unwrap_or_default(),
+            keyword: keyword.clone().unwrap_or_default(),
+        });
+        self.warnings.insert(0, Warning { code: WARN_UNFIT.to_owned(), pointer, keyword, schema });
+        self.warnings.truncate(MAX_WARNINGS);
     }
 }
 

@@ -302,6 +302,8 @@ proptest! {
                 user_agent: None,
                 original_event_id: None,
                 clamped_from: checked.clamped_from,
+                schema_fault: None,
+                redacted: Vec::new(),
             };
             let record = receipt.splice(event.as_bytes());
             let logged = LoggedEvent::read(&record, json::Limits::default()).unwrap();

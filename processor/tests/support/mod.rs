@@ -234,6 +234,8 @@ impl Event {
             user_agent: None,
             original_event_id: None,
             clamped_from: None,
+            schema_fault: None,
+            redacted: Vec::new(),
         };
         let key = self.user.clone().or_else(|| self.device.clone()).unwrap_or_default();
         raw(&key, receipt.splice(head.as_bytes()))

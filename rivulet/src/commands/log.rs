@@ -5,23 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use broker::embedded::reader::Reader;
-use broker::log::{Log, ReadLimit, Record};
+use broker::log::Record;
 use schemas::json::{self, Limits};
-use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
+use schemas::topic::{Offset, Topic};
 use serde_json::Value;
 
+use super::records::{self, Span};
 use crate::cli::CatOptions;
 use crate::console::say;
-use crate::pipeline;
-
-/// How often a followed folder is looked at again.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Prints until the end of the topic, or until interrupted with `--follow`.
 pub(super) async fn cat(options: CatOptions) -> anyhow::Result<ExitCode> {
@@ -29,61 +24,10 @@ pub(super) async fn cat(options: CatOptions) -> anyhow::Result<ExitCode> {
         let names: Vec<_> = Topic::ALL.iter().map(|topic| topic.name()).collect();
         format!("no topic `{}`; there are {}", options.topic, names.join(", "))
     })?;
-    match &options.place.kafka {
-        Some(brokers) => cat_kafka(&options, topic, brokers).await?,
-        None => cat_folder(&options, topic).await?,
-    }
+    let span =
+        Span { topic, partition: options.partition, from: Offset(options.from), follow: options.follow };
+    records::read(&options.place, span, |record| say(&line(record))).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn cat_folder(options: &CatOptions, topic: Topic) -> anyhow::Result<()> {
-    let dir = pipeline::log_folder(&options.place.data);
-    let mut reader = Reader::open(&dir).with_context(|| format!("no log in {}", dir.display()))?.topic(topic);
-    loop {
-        while let Some(record) = reader.next_record()? {
-            if wanted(options, &record) && !say(&line(&record)) {
-                return Ok(());
-            }
-        }
-        if !options.follow {
-            return Ok(());
-        }
-        tokio::time::sleep(FOLLOW_INTERVAL).await;
-    }
-}
-
-async fn cat_kafka(options: &CatOptions, topic: Topic, brokers: &str) -> anyhow::Result<()> {
-    let log = pipeline::kafka_reader(brokers)?;
-    let mut places = Vec::new();
-    for partition in 0..log.partitions(topic).await? {
-        let at = TopicPartition { topic, partition: PartitionId(partition) };
-        if options.partition.is_none_or(|only| only == partition) {
-            places.push((at, log.start_offset(at).await?.max(Offset(options.from))));
-        }
-    }
-    loop {
-        for (at, from) in &mut places {
-            // Asked once a round: each question may wait behind a fetch at the end of another partition.
-            let end = log.end_offset(*at).await?;
-            while *from < end {
-                let records = log.read(*at, *from, ReadLimit::default()).await?;
-                for record in &records {
-                    if !say(&line(record)) {
-                        return Ok(());
-                    }
-                    *from = record.offset.next();
-                }
-            }
-        }
-        if !options.follow {
-            return Ok(());
-        }
-        tokio::time::sleep(FOLLOW_INTERVAL).await;
-    }
-}
-
-fn wanted(options: &CatOptions, record: &Record) -> bool {
-    options.partition.is_none_or(|only| only == record.at.partition.0) && record.offset.0 >= options.from
 }
 
 /// The record as one line of JSON.
@@ -118,6 +62,7 @@ fn one_line(bytes: &[u8]) -> Option<String> {
 mod tests {
     use bytes::Bytes;
     use schemas::time::Timestamp;
+    use schemas::topic::{PartitionId, TopicPartition};
 
     use super::*;
 

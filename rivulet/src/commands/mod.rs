@@ -5,6 +5,7 @@ mod bench;
 mod fate;
 mod log;
 mod quarantine;
+mod records;
 mod schema;
 mod torture;
 mod up;
@@ -35,7 +36,9 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up(options) => runtime()?.block_on(up::run(options, Role::Both)),
         Command::Gateway(options) => runtime()?.block_on(up::run(options, Role::Gateway)),
         Command::Processor(options) => runtime()?.block_on(up::run(options, Role::Processor)),
-        Command::Schema(SchemaCommand::Check { dir }) => schema::check(dir.as_deref()),
+        Command::Schema(SchemaCommand::Check(options)) => schema::check(&options),
+        Command::Schema(SchemaCommand::WhatIf(options)) => runtime()?.block_on(schema::what_if(options)),
+        Command::Schema(SchemaCommand::Types(options)) => schema::types(&options),
         Command::Log(LogCommand::Cat(options)) => runtime()?.block_on(log::cat(options)),
         Command::Torture(options) => runtime()?.block_on(torture::run(options)),
         Command::Fate(options) => runtime()?.block_on(fate::run(options)),

@@ -89,11 +89,13 @@ pub(crate) struct KafkaSection {
 }
 
 /// Where the schemas are.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SchemasSection {
     /// Folder of `<type>/<version>.json`. Default: the shop's schemas, built in.
     pub(crate) dir: Option<PathBuf>,
+    /// How often the folder is looked at for changes, milliseconds; 0 never. 1,000.
+    pub(crate) reload_ms: u64,
 }
 
 /// Rules, model and windows.
@@ -161,6 +163,12 @@ impl Default for KafkaSection {
 impl Default for ProcessorSection {
     fn default() -> Self {
         Self { rules: None, model: None, dedup_window_hours: 192, session_gap_minutes: 30, control_key: None }
+    }
+}
+
+impl Default for SchemasSection {
+    fn default() -> Self {
+        Self { dir: None, reload_ms: 1_000 }
     }
 }
 

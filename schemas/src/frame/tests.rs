@@ -37,7 +37,10 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     let acked = prop::sample::select(&[AckLevel::Received, AckLevel::Disk, AckLevel::Broker][..]);
     let reason = (code(), option::of(tricky()), option::of(tricky()))
         .prop_map(|(code, pointer, expected)| Reason { pointer, expected, ..Reason::new(code) });
-    let warnings = prop::collection::vec(tricky().prop_map(|code| Warning { code, pointer: None }), 0..2);
+    let warnings = prop::collection::vec(
+        tricky().prop_map(|code| Warning { code, pointer: None, keyword: None, schema: None }),
+        0..2,
+    );
     (option::of(any::<[u8; 16]>()), status, option::of(acked), option::of(reason), warnings).prop_map(
         |(id, status, acked, reason, warnings)| Verdict {
             event_id: id.map(EventId::from_bytes),

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::log::{ReadError, ReadLimit, Record, SharedLog};
 use schemas::id::{EventId, SourceName};
+use schemas::json;
 use schemas::time::Timestamp;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::{Reason, Status};
@@ -65,7 +66,13 @@ pub(super) struct Kept {
     raw: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     raw_base64: Option<String>,
-    /// Of the whole event.
+    /// Where personal data was replaced or dropped in `raw`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    redacted: Vec<String>,
+    /// Nothing was kept, because what is personal in it could not be told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    withheld: bool,
+    /// Of the whole event as it came.
     length: usize,
     sha256: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,7 +91,11 @@ impl Kept {
             (None, Some(coded)) => STANDARD.decode(coded).ok()?,
             (None, None) => return None,
         };
-        (bytes.len() == self.length).then_some(bytes)
+        // A redacted event has another length; one that was cut is no object any more.
+        let limits = json::Limits { max_depth: json::DEEPEST };
+        let is_whole =
+            bytes.len() == self.length || (!self.redacted.is_empty() && json::object(&bytes, limits).is_ok());
+        is_whole.then_some(bytes)
     }
 }
 

@@ -34,6 +34,8 @@ pub fn bytes(n: u32, at: i64, head: &str, trust: Trust) -> Vec<u8> {
         user_agent: None,
         original_event_id: None,
         clamped_from: None,
+        schema_fault: None,
+        redacted: Vec::new(),
     };
     receipt.splice(format!("{{{head}}}").as_bytes())
 }
