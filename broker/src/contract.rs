@@ -22,6 +22,7 @@ use schemas::verdict::AckLevel;
 
 use tokio::time::Instant;
 
+use crate::headers::Headers;
 use crate::log::{Appended, Log, NewRecord, ReadError, ReadLimit, Record, RecordError};
 
 /// The topic that the checks fill: nothing else of ours reads it, so that a broker may be shared.
@@ -71,7 +72,7 @@ pub fn record(partition: u32, key: &str, value: impl Into<Bytes>) -> NewRecord {
         topic: TOPIC,
         key: Bytes::copy_from_slice(key.as_bytes()),
         partition: Some(PartitionId(partition)),
-        headers: Vec::new(),
+        headers: Headers::new(),
         value: value.into(),
     }
 }
@@ -138,7 +139,7 @@ async fn an_event_is_found_by_every_record_that_names_it(log: &dyn Log) {
     let (event_id, other) = (EventId::v7(fresh, &[9; 10]), EventId::v7(fresh, &[8; 10]));
     let event = |id: EventId| NewRecord {
         topic: Topic::Events,
-        headers: vec![(CE_ID.to_owned(), Bytes::from(id.to_string()))],
+        headers: Headers::of([(CE_ID, id.to_string())]),
         // Like a control record, which is no event to whoever shares the broker.
         ..record(2, "k", r#"{"event_type":"rivulet.contract"}"#)
     };
@@ -195,11 +196,7 @@ async fn everything_comes_back_as_it_went(log: &dyn Log) {
     let start = settled_end(log, at(2)).await;
     let odd = NewRecord {
         key: Bytes::from_static(&[0, 255, 1, 0]),
-        headers: vec![
-            ("ce_id".to_owned(), Bytes::from_static(b"x")),
-            ("empty".to_owned(), Bytes::new()),
-            ("ce_id".to_owned(), Bytes::from_static(&[0, 159, 146, 150])),
-        ],
+        headers: Headers::of([("ce_id", &b"x"[..]), ("empty", b""), ("ce_id", &[0, 159, 146, 150])]),
         ..record(2, "", Bytes::from_static(&[0, 10, 13, 255]))
     };
     let tombstone = record(2, "gone", Bytes::new());

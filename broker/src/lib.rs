@@ -15,6 +15,7 @@
 
 pub mod clock;
 pub mod counters;
+pub mod headers;
 pub mod log;
 mod naming;
 

@@ -15,14 +15,13 @@ use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
 use serde::Serialize;
 
+use crate::headers::Headers;
+
 /// A future of the contract: boxed, so that logs can be chosen at run time.
 pub type LogFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A log shared by whoever reads and appends.
 pub type SharedLog = Arc<dyn Log>;
-
-/// Name and value; see [`schemas::header`].
-pub type Header = (String, Bytes);
 
 /// A record to append.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,7 +33,7 @@ pub struct NewRecord {
     /// A partition chosen by the caller (control records).
     pub partition: Option<PartitionId>,
     /// Headers, in order.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// The value.
     pub value: Bytes,
 }
@@ -51,7 +50,7 @@ pub struct Record {
     /// Its key.
     pub key: Bytes,
     /// Its headers, in order.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// Its value; empty for a tombstone.
     pub value: Bytes,
 }
@@ -59,7 +58,7 @@ pub struct Record {
 impl Record {
     /// The value of the first header of that name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
+        self.headers.get(name)
     }
 }
 

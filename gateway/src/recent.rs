@@ -5,7 +5,7 @@
 //! **Invariant:** an event is found here only after the log said that it is fsynced; at most `capacity` are remembered.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hash as _, Hasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use schemas::id::{EventId, ProfileKey, SourceName};
@@ -15,6 +15,13 @@ use schemas::verdict::AckLevel;
 /// for one with a probability of 2^-64 a pair at most, and nobody outside can construct such a pair.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Fingerprint(u64, u64);
+
+/// A map by fingerprints, which are hashes already.
+pub(crate) type ByFingerprint<T> = HashMap<Fingerprint, T, BuildHasherDefault<Folded>>;
+
+/// Takes what is a keyed hash already as it is.
+#[derive(Debug, Default)]
+pub(crate) struct Folded(u64);
 
 #[derive(Debug)]
 pub(crate) struct Recent {
@@ -26,8 +33,24 @@ pub(crate) struct Recent {
 
 #[derive(Debug, Default)]
 struct Known {
-    levels: HashMap<Fingerprint, AckLevel>,
+    levels: ByFingerprint<AckLevel>,
     order: VecDeque<Fingerprint>,
+}
+
+impl Hasher for Folded {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = self.0.rotate_left(32) ^ number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Recent {

@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use broker::headers::{self, Headers};
 use broker::log::NewRecord;
-use bytes::Bytes;
+use bytes::{BufMut as _, BytesMut};
 use schemas::header;
 use schemas::id::{EventId, SourceName};
-use schemas::receipt::Receipt;
+use schemas::receipt::{NewReceipt, RECEIPT_ROOM};
 use schemas::time::Timestamp;
 use schemas::topic::Topic;
 use schemas::verdict::Reason;
@@ -24,50 +25,51 @@ use crate::redact::Kept;
 use crate::validate::{Checked, Refusal};
 
 /// The record of an accepted event.
+///
+/// Its parts are pieces of `room`, which a batch's records share, so that a record costs no memory of its own.
 pub(crate) fn event_record(
     event: &[u8],
     kept: &Kept,
     checked: &Checked,
     transmission: &Transmission,
+    room: &mut BytesMut,
 ) -> NewRecord {
-    let receipt = Receipt {
+    let source = &transmission.key.source;
+    let receipt = NewReceipt {
         event_id: checked.event_id,
         received_at: transmission.received_at,
         occurred_at: checked.occurred_at,
-        source: transmission.key.source.clone(),
-        schema: checked.schema.clone(),
+        source,
+        schema: checked.schema.as_deref(),
         trust: transmission.key.trust_in(&checked.event_type, &checked.profile),
-        ip: transmission.ip.clone(),
-        user_agent: transmission.user_agent.clone(),
-        original_event_id: checked.original_event_id.clone(),
+        ip: transmission.ip.as_deref(),
+        user_agent: transmission.user_agent.as_deref(),
+        original_event_id: checked.original_event_id.as_deref(),
         clamped_from: checked.clamped_from,
-        schema_fault: checked.schema_fault.clone(),
-        redacted: kept.pointers().to_vec(),
+        schema_fault: checked.schema_fault.as_ref(),
+        redacted: kept.pointers(),
     };
-    let headers = vec![
-        text(header::CE_SPEC_VERSION, header::SPEC_VERSION),
-        owned(header::CE_ID, checked.event_id.to_string()),
-        owned(header::CE_TYPE, checked.event_type.as_str().to_owned()),
-        owned(header::CE_SOURCE, transmission.key.source.as_str().to_owned()),
-        owned(header::CE_TIME, checked.occurred_at.to_string()),
-        text(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON),
-    ];
-    NewRecord {
-        topic: Topic::Events,
-        key: Bytes::copy_from_slice(checked.profile.record_key().as_bytes()),
-        partition: None,
-        headers,
-        value: receipt.splice(kept.bytes(event).unwrap_or(b"{}")).into(),
+    room.extend_from_slice(checked.profile.record_key().as_bytes());
+    let key = room.split().freeze();
+    for (name, value) in [
+        (header::CE_SPEC_VERSION, header::SPEC_VERSION),
+        (header::CE_ID, checked.event_id.encode(&mut [0; 36])),
+        (header::CE_TYPE, checked.event_type.as_str()),
+        (header::CE_SOURCE, source.as_str()),
+        (header::CE_TIME, &checked.occurred_at.to_string()),
+        (header::CONTENT_TYPE, header::CONTENT_TYPE_JSON),
+    ] {
+        headers::encode(room, name, value.as_bytes());
     }
+    let headers = Headers::read(room.split().freeze()).unwrap_or_default();
+    // Memory takes everything.
+    let _ = receipt.splice(kept.bytes(event).unwrap_or(b"{}"), &mut room.writer());
+    let value = room.split().freeze();
+    NewRecord { topic: Topic::Events, key, partition: None, headers, value }
 }
 
-fn text(name: &str, value: &'static str) -> (String, Bytes) {
-    (name.to_owned(), Bytes::from_static(value.as_bytes()))
-}
-
-fn owned(name: &str, value: String) -> (String, Bytes) {
-    (name.to_owned(), value.into())
-}
+/// Bytes that most records have beside their event, at most; the room of the others grows.
+pub(crate) const RECORD_ROOM: usize = RECEIPT_ROOM + 128;
 
 /// What stands on `rivulet.quarantine`.
 #[derive(Serialize)]
@@ -146,7 +148,7 @@ pub(crate) fn quarantine_record(
         topic: Topic::Quarantine,
         key: key.into(),
         partition: None,
-        headers: vec![text(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON)],
+        headers: Headers::of([(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON)]),
         value: serde_json::to_vec(&value).unwrap_or_default().into(),
     }
 }

@@ -162,7 +162,7 @@ fn record(n: u64) -> Record {
         offset: Offset(n),
         appended_at: at,
         key: Bytes::from(format!("user_{person}")),
-        headers: Vec::new(),
+        headers: broker::headers::Headers::new(),
         value: Bytes::from(receipt.splice(event.as_bytes())),
     }
 }

@@ -18,6 +18,7 @@ use schemas::time::Timestamp;
 use schemas::topic::{PartitionId, Topic};
 use sha2::Sha256;
 
+use broker::headers::Headers;
 use broker::log::NewRecord;
 
 /// The source that control records name.
@@ -104,20 +105,19 @@ impl ControlKey {
             .value("receipt", &receipt)
             .end();
         let key = control.subject().map_or(event_type, |subject| subject.record_key());
-        let head = |name: &str, value: &str| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()));
         let id = id.to_string();
         NewRecord {
             topic: Topic::Events,
             key: Bytes::copy_from_slice(key.as_bytes()),
             partition,
-            headers: vec![
-                head(header::CE_SPEC_VERSION, header::SPEC_VERSION),
-                head(header::CE_ID, &id),
-                head(header::CE_TYPE, event_type),
-                head(header::CE_SOURCE, SOURCE),
-                head(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON),
-                head(header::IDEMPOTENCY_KEY, &id),
-            ],
+            headers: Headers::of([
+                (header::CE_SPEC_VERSION, header::SPEC_VERSION),
+                (header::CE_ID, &id),
+                (header::CE_TYPE, event_type),
+                (header::CE_SOURCE, SOURCE),
+                (header::CONTENT_TYPE, header::CONTENT_TYPE_JSON),
+                (header::IDEMPOTENCY_KEY, &id),
+            ]),
             value: Bytes::from(value),
         }
     }

@@ -85,7 +85,7 @@ async fn poison_is_put_aside_once_and_good_records_between_it_are_processed() {
     ];
     for (n, (key, value)) in bad.iter().enumerate() {
         let mut odd = raw(key, value.clone());
-        odd.headers.push(("ce_time".to_owned(), "banana".into()));
+        odd.headers = broker::headers::Headers::of([("ce_time", "banana")]);
         world.log.put(odd);
         world.log.put(Event::new(n as u128 + 1, NOON, "u1", "click", "{}").record());
         if n == 4 {

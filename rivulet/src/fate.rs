@@ -205,10 +205,7 @@ mod tests {
             offset: Offset(7),
             appended_at: Timestamp(0),
             key: Bytes::copy_from_slice(key.as_bytes()),
-            headers: header
-                .map(|id| (CE_ID.to_owned(), Bytes::copy_from_slice(id.as_bytes())))
-                .into_iter()
-                .collect(),
+            headers: broker::headers::Headers::of(header.map(|id| (CE_ID, id))),
             value: Bytes::copy_from_slice(value.as_bytes()),
         }
     }

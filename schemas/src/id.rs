@@ -50,6 +50,11 @@ impl EventId {
         Self(uuid::Builder::from_unix_timestamp_millis(unix_millis, entropy).into_uuid())
     }
 
+    /// Writes the canonical text.
+    pub fn encode(self, text: &mut [u8; 36]) -> &str {
+        self.0.as_hyphenated().encode_lower(text)
+    }
+
     /// From the sixteen bytes of the UUID, network order.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
@@ -104,7 +109,9 @@ macro_rules! uuid_text {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.as_hyphenated().fmt(f) }
         }
         impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> { serializer.collect_str(self) }
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.0.as_hyphenated().encode_lower(&mut [0; 36]))
+            }
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

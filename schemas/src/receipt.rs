@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** nothing a client sends can set a field of the receipt; the sender's bytes stay as they came.
 
+use std::io::{self, Write};
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EventId, SourceName};
@@ -67,21 +69,70 @@ pub struct SchemaFault {
     pub keyword: String,
 }
 
+/// A [`Receipt`] that is about to be written: its texts are borrowed, because there is one for every event.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of `Receipt`")]
+pub struct NewReceipt<'a> {
+    pub event_id: EventId,
+    pub received_at: Timestamp,
+    pub occurred_at: Timestamp,
+    pub source: &'a SourceName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<&'a str>,
+    pub trust: Trust,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub original_event_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clamped_from: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_fault: Option<&'a SchemaFault>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub redacted: &'a [String],
+}
+
+/// Bytes that most receipts have at most.
+pub const RECEIPT_ROOM: usize = 384;
+
 impl Receipt {
     /// The event's bytes with the receipt as its last member. `event` is a scanned JSON object.
     pub fn splice(&self, event: &[u8]) -> Vec<u8> {
+        let mut record = Vec::with_capacity(event.len() + RECEIPT_ROOM);
+        // A vector takes everything.
+        let _ = self.borrowed().splice(event, &mut record);
+        record
+    }
+
+    fn borrowed(&self) -> NewReceipt<'_> {
+        NewReceipt {
+            event_id: self.event_id,
+            received_at: self.received_at,
+            occurred_at: self.occurred_at,
+            source: &self.source,
+            schema: self.schema.as_deref(),
+            trust: self.trust,
+            ip: self.ip.as_deref(),
+            user_agent: self.user_agent.as_deref(),
+            original_event_id: self.original_event_id.as_deref(),
+            clamped_from: self.clamped_from,
+            schema_fault: self.schema_fault.as_ref(),
+            redacted: &self.redacted,
+        }
+    }
+}
+
+impl NewReceipt<'_> {
+    /// Writes the event's bytes with the receipt as its last member. `event` is a scanned JSON object.
+    pub fn splice(&self, event: &[u8], record: &mut impl Write) -> io::Result<()> {
         let body = event.trim_ascii();
         let open = body.strip_suffix(b"}").unwrap_or(body).trim_ascii_end();
-        let receipt = serde_json::to_vec(self).unwrap_or_default();
-        let mut record = Vec::with_capacity(open.len() + receipt.len() + 16);
-        record.extend_from_slice(open);
-        if !open.ends_with(b"{") {
-            record.push(b',');
-        }
-        record.extend_from_slice(b"\"receipt\":");
-        record.extend_from_slice(&receipt);
-        record.push(b'}');
-        record
+        record.write_all(open)?;
+        record.write_all(if open.ends_with(b"{") { b"\"receipt\":" } else { b",\"receipt\":" })?;
+        serde_json::to_writer(&mut *record, self)?;
+        record.write_all(b"}")
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use schemas::time::Timestamp;
 use schemas::topic::{PartitionId, Topic, TopicPartition};
 
-use crate::log::Header;
+use crate::headers::{self, Headers};
 
 /// First bytes of a segment; the last byte is the version.
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"RIVJSEG1";
@@ -26,6 +26,8 @@ pub(crate) const MIN_FRAME_BYTES: usize = FRAME_HEAD_BYTES + FIXED_BYTES;
 pub(crate) const MAX_BODY_BYTES: usize = 64 << 20;
 /// The largest segment header that is believed.
 pub(crate) const MAX_HEADER_BYTES: usize = 1 << 20;
+/// Bytes of the spool's note: topic, whether a partition was chosen, which.
+pub(crate) const NOTE_BYTES: usize = 6;
 /// The topic number of the spool's only stream, outside [`Topic::ALL`].
 pub(crate) const SPOOL_TOPIC: u8 = 255;
 
@@ -41,7 +43,9 @@ pub(crate) struct Stream {
 pub(crate) struct Entry {
     pub(crate) stream: Stream,
     pub(crate) key: Bytes,
-    pub(crate) headers: Vec<Header>,
+    /// A first header without a name: the spool's note.
+    pub(crate) note: Option<[u8; NOTE_BYTES]>,
+    pub(crate) headers: Headers,
     pub(crate) value: Bytes,
 }
 
@@ -68,7 +72,7 @@ pub(crate) struct Stored {
     pub(crate) stream: Stream,
     pub(crate) stamp: Stamp,
     pub(crate) key: Bytes,
-    pub(crate) headers: Vec<Header>,
+    pub(crate) headers: Headers,
     pub(crate) value: Bytes,
 }
 
@@ -111,14 +115,13 @@ impl Stream {
 impl Entry {
     /// Bytes of the frame that holds it.
     pub(crate) fn frame_bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| 6 + name.len() + value.len()).sum();
-        MIN_FRAME_BYTES + self.key.len() + headers + self.value.len()
+        let note = if self.note.is_some() { 6 + NOTE_BYTES } else { 0 };
+        MIN_FRAME_BYTES + self.key.len() + note + self.headers.as_bytes().len() + self.value.len()
     }
 
     /// Whether every length fits its field.
     pub(crate) fn fits(&self) -> bool {
-        u16::try_from(self.headers.len()).is_ok()
-            && self.headers.iter().all(|(name, _)| u16::try_from(name.len()).is_ok())
+        (self.note.is_none() || self.headers.len() < u16::MAX)
             && self.frame_bytes() - FRAME_HEAD_BYTES <= MAX_BODY_BYTES
     }
 
@@ -137,14 +140,12 @@ impl Entry {
         out.extend_from_slice(&stamp.offset.to_le_bytes());
         out.extend_from_slice(&stamp.appended_at.0.to_le_bytes());
         out.extend_from_slice(&(self.key.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.headers.len() as u16).to_le_bytes());
+        out.extend_from_slice(&(self.headers.len() + u16::from(self.note.is_some())).to_le_bytes());
         out.extend_from_slice(&self.key);
-        for (name, value) in &self.headers {
-            out.extend_from_slice(&(name.len() as u16).to_le_bytes());
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(&(value.len() as u32).to_le_bytes());
-            out.extend_from_slice(value);
+        if let Some(note) = &self.note {
+            headers::encode(out, "", note);
         }
+        out.extend_from_slice(self.headers.as_bytes());
         out.extend_from_slice(&self.value);
         let checksum = checksum(salt, length, out.get(body_at..).unwrap_or_default());
         if let Some(place) = out.get_mut(checksum_at..body_at) {
@@ -183,13 +184,14 @@ impl Stored {
         let key_bytes = take.u32()? as usize;
         let count = usize::from(take.u16()?);
         let key = frame.slice_ref(take.bytes(key_bytes)?);
-        let mut headers = Vec::with_capacity(count.min(64));
+        let from = take.0;
         for _ in 0..count {
             let name_bytes = usize::from(take.u16()?);
-            let name = String::from_utf8(take.bytes(name_bytes)?.to_vec()).ok()?;
+            take.bytes(name_bytes)?;
             let value_bytes = take.u32()? as usize;
-            headers.push((name, frame.slice_ref(take.bytes(value_bytes)?)));
+            take.bytes(value_bytes)?;
         }
+        let headers = Headers::read(frame.slice_ref(from.get(..from.len() - take.0.len())?))?;
         Some(Self { stream, stamp, key, headers, value: frame.slice_ref(take.0) })
     }
 }
@@ -322,7 +324,8 @@ mod tests {
             |(topic, partition, key, headers, value)| Entry {
                 stream: Stream { topic, partition },
                 key,
-                headers,
+                note: None,
+                headers: Headers::of(headers),
                 value,
             },
         )

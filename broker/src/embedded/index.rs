@@ -59,6 +59,11 @@ impl Index {
         self.streams.get(&stream).is_none_or(|(base, _)| u32::try_from(offset.saturating_sub(*base)).is_ok())
     }
 
+    /// The streams that have records here.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = Stream> {
+        self.streams.keys().copied()
+    }
+
     /// Adds a record behind the others of its stream. One that does not rise or fit is left out.
     pub(crate) fn push(&mut self, stream: Stream, spot: Spot) {
         let (base, entries) = self.streams.entry(stream).or_insert_with(|| (spot.offset, Vec::new()));

@@ -263,7 +263,8 @@ fn a_full_disk_still_deletes_and_admission_opens_by_itself() {
         let entry = Entry {
             stream: stream(0),
             key: Bytes::new(),
-            headers: Vec::new(),
+            note: None,
+            headers: crate::headers::Headers::new(),
             value: Bytes::from_static(b"v"),
         };
         assert_eq!(

@@ -39,7 +39,7 @@ use schemas::verdict::AckLevel;
 pub(crate) use self::format::Stamp;
 pub(crate) use self::format::{Entry, Stored, Stream};
 #[cfg(feature = "kafka")]
-pub(crate) use self::format::{SPOOL_TOPIC, Take};
+pub(crate) use self::format::{NOTE_BYTES, SPOOL_TOPIC, Take};
 #[cfg(feature = "kafka")]
 pub(crate) use self::ids::{in_folder, table};
 pub(crate) use self::queue::Room;
@@ -167,7 +167,7 @@ impl Journal {
             return Err(RecordError::NoPartition(partition));
         }
         let stream = Stream::of(TopicPartition { topic: record.topic, partition });
-        Ok(Entry { stream, key: record.key, headers: record.headers, value: record.value })
+        Ok(Entry { stream, key: record.key, note: None, headers: record.headers, value: record.value })
     }
 
     fn stream(&self, at: TopicPartition) -> Result<Stream, ReadError> {

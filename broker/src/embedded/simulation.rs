@@ -16,6 +16,7 @@ use super::simulated::{Dice, Disk, Faults};
 use super::store::Store;
 use super::stream::open_store;
 use crate::clock::TestClock;
+use crate::headers::Headers;
 use crate::log::AppendError;
 
 const CASES: u64 = 200;
@@ -48,8 +49,8 @@ pub(super) fn append(store: &mut Store, dice: &mut Dice, serial: &mut u64, ackno
             *serial += 1;
             let size = usize::try_from(dice.roll(300)).unwrap();
             let value = Bytes::from(format!("{serial}:{}", "v".repeat(size)));
-            let (key, headers) = (Bytes::from_static(b"key"), Vec::new());
-            batch.push(Entry { stream: stream(dice.roll(STREAMS)), key, headers, value });
+            let (key, headers) = (Bytes::from_static(b"key"), Headers::new());
+            batch.push(Entry { stream: stream(dice.roll(STREAMS)), key, note: None, headers, value });
         }
         batches.push(batch);
     }
@@ -205,8 +206,13 @@ fn a_full_disk_closes_admission_and_opens_it_again() {
     let disk = Disk::new(1, Faults::default());
     let mut dice = Dice::new(1);
     let mut store = open(&disk, JournalConfig { headroom_bytes: 1000, ..config(&mut dice) }, 1);
-    let entry =
-        Entry { stream: stream(0), key: Bytes::new(), headers: Vec::new(), value: Bytes::from_static(b"v") };
+    let entry = Entry {
+        stream: stream(0),
+        key: Bytes::new(),
+        note: None,
+        headers: Headers::new(),
+        value: Bytes::from_static(b"v"),
+    };
     disk.set_free(1000);
     assert_eq!(store.commit(&[std::slice::from_ref(&entry)], Room::Common), Err(AppendError::Full));
     let in_headroom = store.commit(&[std::slice::from_ref(&entry)], Room::Headroom);

@@ -208,10 +208,10 @@ impl Store {
     fn indexable(&self, group: &[&[Entry]]) -> bool {
         let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
         let Some(active) = &view.active else { return true };
-        group.iter().flat_map(|batch| batch.iter()).all(|entry| {
-            let next =
-                self.next.get(&entry.stream).max(view.ends.get(&entry.stream)).copied().unwrap_or_default();
-            active.index.takes(entry.stream, next + group.len() as u64)
+        let records: usize = group.iter().map(|batch| batch.len()).sum();
+        active.index.streams().all(|stream| {
+            let next = self.next.get(&stream).max(view.ends.get(&stream)).copied().unwrap_or_default();
+            active.index.takes(stream, next + records as u64)
         })
     }
 
@@ -273,14 +273,17 @@ impl Store {
             open.last_appended_at = now;
             open.bytes
         });
-        let ends = &self.shared.view.read().unwrap_or_else(PoisonError::into_inner).ends;
-        let mut spots = Vec::new();
+        // A hold may have raised an end.
+        for (stream, end) in &self.shared.view.read().unwrap_or_else(PoisonError::into_inner).ends {
+            let next = self.next.entry(*stream).or_default();
+            *next = (*next).max(*end);
+        }
+        let mut spots = Vec::with_capacity(group.iter().map(|batch| batch.len()).sum());
         let mut places = Vec::with_capacity(group.len());
         for batch in group {
             let mut given = Places::with_capacity(batch.len());
             for entry in *batch {
                 let next = self.next.entry(entry.stream).or_default();
-                *next = (*next).max(ends.get(&entry.stream).copied().unwrap_or_default());
                 let stamp = Stamp { sequence: self.next_sequence, offset: *next, appended_at: now };
                 let position = start + self.buffer.len() as u64;
                 entry.write(stamp, self.shared.state.salt, &mut self.buffer);

@@ -13,6 +13,7 @@ use super::reader::Reader;
 use super::*;
 use crate::clock::{SystemClock, TestClock};
 use crate::contract::{self, Traits, append, at, read_exactly, record};
+use crate::headers::Headers;
 
 fn small(dir: &Path) -> JournalConfig {
     JournalConfig { segment_bytes: 4096, headroom_bytes: 0, ..JournalConfig::new(dir) }
@@ -285,9 +286,8 @@ fn event(n: u64) -> EventId {
 
 async fn append_events(log: &Journal, from: u64, to: u64) {
     for n in from..to {
-        let ce_id = (CE_ID.to_owned(), Bytes::from(event(n).to_string()));
-        let record =
-            NewRecord { topic: Topic::Events, headers: vec![ce_id], ..record(0, "k", "x".repeat(300)) };
+        let headers = Headers::of([(CE_ID, event(n).to_string())]);
+        let record = NewRecord { topic: Topic::Events, headers, ..record(0, "k", "x".repeat(300)) };
         append(log, vec![record], AckLevel::Disk).await;
     }
 }

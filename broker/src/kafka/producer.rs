@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::client::{Link, configure, note};
 use super::{KafkaConfig, Topics, place};
-use crate::log::Header;
+use crate::headers::Headers;
 
 /// Bytes of a record batch before its first record (Kafka's message format 2).
 const BATCH_HEAD_BYTES: usize = 61;
@@ -34,7 +34,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) topic: Topic,
     pub(crate) partition: PartitionId,
     pub(crate) key: &'a Bytes,
-    pub(crate) headers: &'a [Header],
+    pub(crate) headers: &'a Headers,
     pub(crate) value: &'a Bytes,
 }
 
@@ -96,9 +96,9 @@ pub(crate) struct Producer {
 }
 
 /// Bytes of a batch that holds this record alone, uncompressed, at most.
-pub(crate) fn record_bytes(key: &[u8], headers: &[Header], value: &[u8]) -> usize {
-    let headers: usize =
-        headers.iter().map(|(name, value)| HEADER_HEAD_BYTES + name.len() + value.len()).sum();
+pub(crate) fn record_bytes(key: &[u8], headers: &Headers, value: &[u8]) -> usize {
+    // The block has six bytes of lengths a header.
+    let headers = usize::from(headers.len()) * (HEADER_HEAD_BYTES - 6) + headers.as_bytes().len();
     BATCH_HEAD_BYTES + RECORD_HEAD_BYTES + key.len() + headers + value.len()
 }
 
@@ -139,9 +139,9 @@ impl Producer {
 
     /// Puts a record into the client's queue. Never blocks.
     pub(crate) fn send(&self, record: &Outgoing<'_>, ticket: u64, done: Done) -> Result<(), SendError> {
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len().into());
         for (name, value) in record.headers {
-            headers = headers.insert(KafkaHeader { key: name, value: Some(value.as_ref()) });
+            headers = headers.insert(KafkaHeader { key: name, value: Some(value) });
         }
         let partition = i32::try_from(record.partition.0).unwrap_or(i32::MAX);
         let mut message = BaseRecord::<[u8], [u8], Box<Ticket>>::with_opaque_to(
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_records_size_counts_key_headers_and_the_batch_around_it() {
-        let headers = vec![("ce_id".to_owned(), Bytes::from_static(b"12345"))];
+        let headers = Headers::of([("ce_id", "12345")]);
         assert_eq!(record_bytes(b"key", &headers, b"value"), 61 + 36 + 3 + 20 + 5);
     }
 }

@@ -24,6 +24,7 @@ use super::KafkaConfig;
 use super::client::{Context, Link, blocking, configure};
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::headers;
 use crate::log::{ReadError, ReadLimit, Record};
 
 /// Clients that read.
@@ -300,8 +301,8 @@ fn code(error: &KafkaError) -> String {
 /// A message as a record.
 pub(super) fn record(at: TopicPartition, message: &BorrowedMessage<'_>, now: Timestamp) -> Record {
     let copy = |bytes: Option<&[u8]>| bytes.map_or_else(Bytes::new, Bytes::copy_from_slice);
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), copy(header.value))).collect()
+    let headers = message.headers().map_or_else(headers::Headers::new, |headers| {
+        headers::Headers::of(headers.iter().map(|header| (header.key, header.value.unwrap_or_default())))
     });
     Record {
         at,

@@ -19,17 +19,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use schemas::id::EventId;
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::places::Places;
 use self::position::Position;
-use self::progress::{Outcome, Progress};
+use self::progress::{Outcome, Progress, Waiting};
 pub use self::unpublishable::{OnUnpublishable, Unpublishable, quarantine};
 use crate::clock::Clock;
 use crate::counters::Counters;
@@ -209,24 +208,25 @@ impl Inner {
         pending.written(|_| Appended { level: AckLevel::Disk, at: None }).await
     }
 
-    /// Waits until the records at these places of the spool are published, at most until the deadline.
+    /// Waits until the records at these places of the spool are published, at most until the deadline. The spool has one
+    /// stream, where what was taken of a batch stands side by side.
     async fn wait(&self, places: Vec<Result<u64, RecordError>>) -> Answers {
         let deadline = Instant::now() + self.config.ack_deadline;
-        let enter = |offset| Wait { inner: self, offset, told: locked(&self.progress).wait_for(offset) };
-        let waits: Vec<_> = places.into_iter().map(|place| place.map(enter)).collect();
+        let mut taken = places.iter().flatten();
+        let outcomes = match taken.next() {
+            Some(first) => self.outcomes(*first, 1 + taken.count(), deadline).await,
+            None => Vec::new(),
+        };
+        let mut outcomes = outcomes.into_iter();
         let mut late = false;
-        let mut answers = Answers::with_capacity(waits.len());
-        for wait in waits {
-            let mut wait = match wait {
-                Ok(wait) => wait,
+        let mut answers = Answers::with_capacity(places.len());
+        for place in places {
+            let outcome = match place {
+                Ok(_) => outcomes.next().flatten(),
                 Err(error) => {
                     answers.push(Err(error));
                     continue;
                 }
-            };
-            let outcome = match &mut wait.told {
-                Ok(told) => timeout_at(deadline, told).await.ok().and_then(Result::ok),
-                Err(outcome) => Some(*outcome),
             };
             late |= outcome.is_none();
             answers.push(match outcome {
@@ -240,20 +240,38 @@ impl Inner {
         }
         answers
     }
+
+    /// What has become of the `count` records from `first` on, by the deadline.
+    async fn outcomes(&self, first: u64, count: usize, deadline: Instant) -> Vec<Option<Outcome>> {
+        let waiting = locked(&self.progress).wait_for(first, count);
+        let told = match waiting {
+            Waiting::Over(outcomes) => return outcomes,
+            Waiting::Open(told) => told,
+        };
+        let wait = Wait { inner: self, first };
+        match timeout_at(deadline, told).await {
+            Ok(Ok(outcomes)) => outcomes,
+            _ => wait.give_up(),
+        }
+    }
 }
 
-/// Somebody who waits for a record; leaves when dropped.
+/// Somebody who waits for a batch; leaves when dropped.
 struct Wait<'a> {
     inner: &'a Inner,
-    offset: u64,
-    told: Result<oneshot::Receiver<Outcome>, Outcome>,
+    first: u64,
+}
+
+impl Wait<'_> {
+    /// What is known of the batch so far.
+    fn give_up(&self) -> Vec<Option<Outcome>> {
+        locked(&self.inner.progress).give_up(self.first)
+    }
 }
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if self.told.is_ok() {
-            locked(&self.inner.progress).give_up(self.offset);
-        }
+        self.give_up();
     }
 }
 
@@ -376,19 +394,13 @@ pub fn find_in_folder(dir: &Path, event_id: EventId) -> io::Result<(Vec<Sighting
 }
 
 fn encode(record: NewRecord) -> Entry {
-    let mut headers = Vec::with_capacity(record.headers.len() + 1);
-    headers.push((PLACE_HEADER.to_owned(), publisher::encode_place(record.topic, record.partition)));
-    headers.extend(record.headers);
-    Entry { stream: SPOOL, key: record.key, headers, value: record.value }
+    let note = Some(publisher::encode_place(record.topic, record.partition));
+    Entry { stream: SPOOL, key: record.key, note, headers: record.headers, value: record.value }
 }
 
 /// The record that a place in the spool holds.
 fn decode(stored: Stored) -> Option<NewRecord> {
-    let mut headers = stored.headers;
-    if headers.first()?.0 != PLACE_HEADER {
-        return None;
-    }
-    let (_, place): (String, Bytes) = headers.remove(0);
+    let (place, headers) = stored.headers.split_first(PLACE_HEADER)?;
     let mut take = Take(&place);
     let topic = *Topic::ALL.get(usize::from(take.u8()?))?;
     let chosen = take.u8()? == 1;

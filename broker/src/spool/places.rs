@@ -98,8 +98,7 @@ impl Places {
 
     /// A record goes to the client.
     pub(crate) fn sent(&self, spool_offset: u64, record: &NewRecord) {
-        let ce_id = record.headers.iter().find(|(name, _)| name == schemas::header::CE_ID);
-        let ce_id = ce_id.map(|(_, value)| value.as_ref());
+        let ce_id = record.headers.get(schemas::header::CE_ID);
         if let Some(event_id) = naming::event_of(record.topic, &record.key, ce_id, &record.value) {
             let under = naming::file_under(event_id, self.salt);
             locked(&self.moving).under_way.insert(spool_offset, (under, record.topic));
@@ -347,7 +346,7 @@ mod tests {
     }
 
     fn record(n: u64) -> NewRecord {
-        let headers = vec![(CE_ID.to_owned(), Bytes::from(event(n).to_string()))];
+        let headers = crate::headers::Headers::of([(CE_ID, event(n).to_string())]);
         NewRecord { topic: Topic::Events, key: Bytes::new(), partition: None, headers, value: Bytes::new() }
     }
 

@@ -3,7 +3,7 @@
 //! **Invariant:** a record counts as acknowledged only when every earlier one of its partition is; after a failure nothing of
 //! that partition counts until the spool is read again from its acknowledged position.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use schemas::topic::{Offset, PartitionId, TopicPartition};
 use tokio::sync::oneshot;
@@ -40,9 +40,48 @@ pub(crate) enum Step {
     Refused,
 }
 
+/// A record on its way to the broker.
+#[derive(Clone, Copy)]
 struct Flight {
     at: TopicPartition,
     bytes: usize,
+}
+
+/// Records on their way, by offset. Nearly all of a stretch of offsets fly, so they stand in a row.
+#[derive(Default)]
+struct Flights {
+    /// The offset of the first in the row.
+    first: u64,
+    row: VecDeque<Option<Flight>>,
+    count: usize,
+    bytes: usize,
+}
+
+/// What is known of one partition.
+#[derive(Clone, Copy, Default)]
+struct Lane {
+    /// Records on their way.
+    flights: usize,
+    /// Behind the last acknowledged record.
+    acknowledged: Option<u64>,
+    failed: Option<(u64, Failure)>,
+    /// It goes one by one until there.
+    careful_until: Option<u64>,
+}
+
+/// Somebody who waits for the records of one batch.
+struct Waiter {
+    outcomes: Vec<Option<Outcome>>,
+    open: usize,
+    tell: oneshot::Sender<Vec<Option<Outcome>>>,
+}
+
+/// What a waiter gets: one outcome a record, now or later.
+pub(crate) enum Waiting {
+    /// All are known.
+    Over(Vec<Option<Outcome>>),
+    /// They will be told.
+    Open(oneshot::Receiver<Vec<Option<Outcome>>>),
 }
 
 /// The state of publishing. Positions are offsets in the spool.
@@ -50,28 +89,25 @@ struct Flight {
 pub(crate) struct Progress {
     generation: u64,
     next: u64,
-    flights: BTreeMap<u64, Flight>,
-    flight_bytes: usize,
-    flights_of: HashMap<TopicPartition, usize>,
-    /// Behind the last acknowledged record of each partition.
-    acknowledged: HashMap<TopicPartition, u64>,
-    failed: HashMap<TopicPartition, (u64, Failure)>,
-    /// Partitions that go one by one, and until where.
-    careful: HashMap<TopicPartition, u64>,
+    flights: Flights,
+    lanes: HashMap<TopicPartition, Lane>,
     refused_alone: HashSet<u64>,
-    waiters: HashMap<u64, oneshot::Sender<Outcome>>,
+    /// By the first offset of the batch.
+    waiters: BTreeMap<u64, Waiter>,
     too_large: BTreeMap<u64, (usize, usize)>,
 }
 
 impl Progress {
     /// Begins at a stored position.
     pub(crate) fn at(low: u64, acknowledged: HashMap<TopicPartition, u64>) -> Self {
-        Self { next: low, acknowledged, ..Self::default() }
+        let lane = |end| Lane { acknowledged: Some(end), ..Lane::default() };
+        let lanes = acknowledged.into_iter().map(|(at, end)| (at, lane(end))).collect();
+        Self { next: low, lanes, ..Self::default() }
     }
 
     /// Everything before this is done.
     pub(crate) fn low(&self) -> u64 {
-        self.flights.keys().next().map_or(self.next, |first| (*first).min(self.next))
+        self.flights.lowest().map_or(self.next, |first| first.min(self.next))
     }
 
     /// The next record to look at.
@@ -80,52 +116,53 @@ impl Progress {
     }
 
     pub(crate) fn in_flight(&self) -> (usize, usize) {
-        (self.flights.len(), self.flight_bytes)
+        (self.flights.count, self.flights.bytes)
     }
 
     /// The acknowledged positions that lie above the low one.
     pub(crate) fn acknowledged(&self) -> Vec<(TopicPartition, u64)> {
         let low = self.low();
-        self.acknowledged.iter().filter(|(_, end)| **end > low).map(|(at, end)| (*at, *end)).collect()
+        let ahead =
+            |(at, lane): (&TopicPartition, &Lane)| Some((*at, lane.acknowledged.filter(|end| *end > low)?));
+        self.lanes.iter().filter_map(ahead).collect()
     }
 
     /// Forgets positions by partition, when partitions are not what they were.
     pub(crate) fn forget_partitions(&mut self) {
-        self.acknowledged.clear();
+        self.lanes.values_mut().for_each(|lane| lane.acknowledged = None);
     }
 
     /// Begins anew from the lowest position that is not acknowledged, with a new client. Deliveries of the old one no longer
     /// count. Partitions that failed go one by one until they are past what was under way.
     pub(crate) fn begin(&mut self) -> u64 {
-        for (at, (offset, failure)) in std::mem::take(&mut self.failed) {
-            let alone = self.careful.contains_key(&at) && self.flights_of.get(&at) == Some(&1);
-            if failure == Failure::TooLarge && alone {
-                self.refused_alone.insert(offset);
+        for (at, lane) in &mut self.lanes {
+            if let Some((offset, failure)) = lane.failed.take() {
+                let alone = lane.careful_until.is_some() && lane.flights == 1;
+                if failure == Failure::TooLarge && alone {
+                    self.refused_alone.insert(offset);
+                }
+                let until = self.flights.last_of(*at).unwrap_or(offset) + 1;
+                lane.careful_until = lane.careful_until.max(Some(until));
             }
-            let last =
-                self.flights.iter().rev().find(|(_, flight)| flight.at == at).map(|(offset, _)| *offset);
-            let until = last.unwrap_or(offset) + 1;
-            let before = self.careful.entry(at).or_default();
-            *before = (*before).max(until);
+            lane.flights = 0;
         }
         self.next = self.low();
-        self.flights.clear();
-        self.flights_of.clear();
-        self.flight_bytes = 0;
+        self.flights = Flights::default();
         self.generation += 1;
         self.generation
     }
 
     /// What to do with the record at `offset`, for partition `at`.
     pub(crate) fn step(&self, offset: u64, at: TopicPartition) -> Step {
-        if self.acknowledged.get(&at).is_some_and(|end| offset < *end) {
+        let lane = self.lanes.get(&at).copied().unwrap_or_default();
+        if lane.acknowledged.is_some_and(|end| offset < end) {
             return Step::Skip;
         }
-        let busy = self.flights_of.get(&at).is_some_and(|count| *count > 0);
-        if self.refused_alone.contains(&offset) {
+        let busy = lane.flights > 0;
+        if !self.refused_alone.is_empty() && self.refused_alone.contains(&offset) {
             return if busy { Step::Wait } else { Step::Refused };
         }
-        if self.failed.contains_key(&at) || (busy && self.careful.contains_key(&at)) {
+        if lane.failed.is_some() || (busy && lane.careful_until.is_some()) {
             return Step::Wait;
         }
         Step::Send
@@ -133,29 +170,29 @@ impl Progress {
 
     /// Whether nothing of the partition is under way.
     pub(crate) fn is_idle(&self, at: TopicPartition) -> bool {
-        self.flights_of.get(&at).is_none_or(|count| *count == 0)
+        self.lanes.get(&at).is_none_or(|lane| lane.flights == 0)
     }
 
     /// The record goes to the client.
     pub(crate) fn send(&mut self, offset: u64, at: TopicPartition, bytes: usize) {
-        self.flights.insert(offset, Flight { at, bytes });
-        self.flight_bytes += bytes;
-        *self.flights_of.entry(at).or_default() += 1;
+        self.flights.begin(offset, Flight { at, bytes });
+        self.lanes.entry(at).or_default().flights += 1;
         self.next = offset + 1;
     }
 
     /// The client did not take it.
     pub(crate) fn unsend(&mut self, offset: u64) {
-        self.land(offset);
+        if let Some(flight) = self.flights.end(offset) {
+            let lane = self.lanes.entry(flight.at).or_default();
+            lane.flights = lane.flights.saturating_sub(1);
+        }
         self.next = offset;
     }
 
     /// The record needs nothing more.
     pub(crate) fn skip(&mut self, offset: u64) {
         self.next = offset + 1;
-        if let Some(waiter) = self.waiters.remove(&offset) {
-            let _ = waiter.send(Outcome::Broker(None));
-        }
+        self.tell(offset, Outcome::Broker(None));
     }
 
     /// Records up to `start` are gone from the spool.
@@ -167,14 +204,12 @@ impl Progress {
     pub(crate) fn refuse(&mut self, offset: u64, at: TopicPartition, bytes: usize, max: usize) {
         self.next = offset + 1;
         self.refused_alone.remove(&offset);
-        self.acknowledge(at, offset);
+        self.lanes.entry(at).or_default().acknowledge(offset);
         self.too_large.insert(offset, (bytes, max));
         if self.too_large.len() > MAX_REFUSED {
             self.too_large.pop_first();
         }
-        if let Some(waiter) = self.waiters.remove(&offset) {
-            let _ = waiter.send(Outcome::TooLarge { bytes, max });
-        }
+        self.tell(offset, Outcome::TooLarge { bytes, max });
     }
 
     /// Takes a delivery. Says whether it was a success that counts.
@@ -183,22 +218,22 @@ impl Progress {
         if generation != self.generation {
             return false;
         }
-        let Some(at) = self.flights.get(&offset).map(|flight| flight.at) else { return false };
+        let Some(at) = self.flights.get(offset).map(|flight| flight.at) else { return false };
+        let lane = self.lanes.entry(at).or_default();
         match delivery.result {
             Ok(place) => {
-                if self.failed.contains_key(&at) {
+                if lane.failed.is_some() {
                     return false;
                 }
-                self.land(offset);
-                self.acknowledge(at, offset);
-                if let Some(waiter) = self.waiters.remove(&offset) {
-                    let _ = waiter.send(Outcome::Broker(Some(place)));
-                }
+                lane.flights = lane.flights.saturating_sub(1);
+                lane.acknowledge(offset);
+                self.flights.end(offset);
+                self.tell(offset, Outcome::Broker(Some(place)));
                 true
             }
             Err(failure) => {
                 if failure.is_cause() {
-                    self.failed.entry(at).or_insert((offset, failure));
+                    lane.failed.get_or_insert((offset, failure));
                 }
                 false
             }
@@ -207,49 +242,109 @@ impl Progress {
 
     /// Whether the record at `offset` is not known to be published.
     pub(crate) fn is_waiting(&self, offset: u64) -> bool {
-        offset >= self.next || self.flights.contains_key(&offset)
+        offset >= self.next || self.flights.get(offset).is_some()
     }
 
-    /// Waits for the record at `offset`, or tells what has become of it.
-    pub(crate) fn wait_for(&mut self, offset: u64) -> Result<oneshot::Receiver<Outcome>, Outcome> {
-        if let Some((bytes, max)) = self.too_large.get(&offset) {
-            return Err(Outcome::TooLarge { bytes: *bytes, max: *max });
-        }
-        if !self.is_waiting(offset) {
-            return Err(Outcome::Broker(None));
+    /// Waits for the `count` records from `first` on, or tells what has become of them.
+    pub(crate) fn wait_for(&mut self, first: u64, count: usize) -> Waiting {
+        let outcomes: Vec<Option<Outcome>> =
+            (first..).take(count).map(|offset| self.outcome(offset)).collect();
+        let open = outcomes.iter().filter(|outcome| outcome.is_none()).count();
+        if open == 0 {
+            return Waiting::Over(outcomes);
         }
         let (tell, told) = oneshot::channel();
-        self.waiters.insert(offset, tell);
-        Ok(told)
+        self.waiters.insert(first, Waiter { outcomes, open, tell });
+        Waiting::Open(told)
     }
 
-    /// Nobody waits for it any more.
-    pub(crate) fn give_up(&mut self, offset: u64) {
-        self.waiters.remove(&offset);
+    /// What has become of a record, if that is over.
+    fn outcome(&self, offset: u64) -> Option<Outcome> {
+        if let Some((bytes, max)) = self.too_large.get(&offset) {
+            return Some(Outcome::TooLarge { bytes: *bytes, max: *max });
+        }
+        (!self.is_waiting(offset)).then_some(Outcome::Broker(None))
     }
 
-    fn land(&mut self, offset: u64) {
-        if let Some(flight) = self.flights.remove(&offset) {
-            self.flight_bytes -= flight.bytes;
-            if let Some(count) = self.flights_of.get_mut(&flight.at) {
-                *count = count.saturating_sub(1);
-            }
+    /// Nobody waits for the batch from `first` on any more. What is known of it.
+    pub(crate) fn give_up(&mut self, first: u64) -> Vec<Option<Outcome>> {
+        self.waiters.remove(&first).map(|waiter| waiter.outcomes).unwrap_or_default()
+    }
+
+    fn tell(&mut self, offset: u64, outcome: Outcome) {
+        let Some((first, waiter)) = self.waiters.range_mut(..=offset).next_back() else { return };
+        let (first, place) = (*first, usize::try_from(offset - first).unwrap_or(usize::MAX));
+        let Some(place) = waiter.outcomes.get_mut(place).filter(|place| place.is_none()) else { return };
+        *place = Some(outcome);
+        waiter.open -= 1;
+        if waiter.open == 0
+            && let Some(waiter) = self.waiters.remove(&first)
+        {
+            let _ = waiter.tell.send(waiter.outcomes);
+        }
+    }
+}
+
+impl Lane {
+    fn acknowledge(&mut self, offset: u64) {
+        self.acknowledged = self.acknowledged.max(Some(offset + 1));
+        if self.careful_until <= self.acknowledged {
+            self.careful_until = None;
+        }
+    }
+}
+
+impl Flights {
+    fn place(&self, offset: u64) -> Option<usize> {
+        usize::try_from(offset.checked_sub(self.first)?).ok()
+    }
+
+    fn get(&self, offset: u64) -> Option<&Flight> {
+        self.row.get(self.place(offset)?)?.as_ref()
+    }
+
+    /// The lowest offset that is on its way.
+    fn lowest(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.first)
+    }
+
+    /// The highest offset that is on its way to this partition.
+    fn last_of(&self, at: TopicPartition) -> Option<u64> {
+        let place = self.row.iter().rposition(|flight| flight.is_some_and(|flight| flight.at == at))?;
+        Some(self.first + place as u64)
+    }
+
+    /// Offsets come in rising order, with gaps where something was passed over.
+    fn begin(&mut self, offset: u64, flight: Flight) {
+        if self.row.is_empty() {
+            self.first = offset;
+        }
+        let Some(place) = self.place(offset) else { return };
+        if place >= self.row.len() {
+            self.row.resize(place + 1, None);
+        }
+        if let Some(empty) = self.row.get_mut(place).filter(|flight| flight.is_none()) {
+            *empty = Some(flight);
+            self.count += 1;
+            self.bytes += flight.bytes;
         }
     }
 
-    fn acknowledge(&mut self, at: TopicPartition, offset: u64) {
-        let end = self.acknowledged.entry(at).or_default();
-        *end = (*end).max(offset + 1);
-        if self.careful.get(&at).is_some_and(|until| *until <= *end) {
-            self.careful.remove(&at);
+    fn end(&mut self, offset: u64) -> Option<Flight> {
+        let place = self.place(offset)?;
+        let flight = self.row.get_mut(place)?.take()?;
+        self.count -= 1;
+        self.bytes -= flight.bytes;
+        while self.row.front().is_some_and(Option::is_none) {
+            self.row.pop_front();
+            self.first += 1;
         }
+        Some(flight)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-
     use proptest::prelude::*;
     use schemas::topic::Topic;
 
@@ -286,7 +381,7 @@ mod tests {
         generation = progress.begin();
         assert_eq!((progress.next(), progress.step(1, at(0))), (1, Step::Refused));
         progress.refuse(1, at(0), 10, 5);
-        assert_eq!(progress.wait_for(1).unwrap_err(), Outcome::TooLarge { bytes: 10, max: 5 });
+        assert_eq!(over(progress.wait_for(1, 1)), [Outcome::TooLarge { bytes: 10, max: 5 }]);
         assert_eq!(progress.step(2, at(0)), Step::Send);
         progress.send(2, at(0), 10);
         assert!(progress.deliver(generation, &ok(2)));
@@ -299,12 +394,29 @@ mod tests {
     fn waiters_are_told_whether_they_come_early_or_late() {
         let mut progress = Progress::default();
         let generation = progress.begin();
-        let mut early = progress.wait_for(0).unwrap();
-        progress.send(0, at(0), 1);
+        let Waiting::Open(mut early) = progress.wait_for(0, 2) else { panic!("nothing is sent yet") };
+        let Waiting::Open(mut other) = progress.wait_for(2, 1) else { panic!("nothing is sent yet") };
+        for offset in 0..3 {
+            progress.send(offset, at(u32::try_from(offset).unwrap()), 1);
+        }
+        progress.deliver(generation, &ok(1));
         assert!(early.try_recv().is_err());
+        let places = [0, 1].map(|n| Some(Outcome::Broker(Some((PartitionId(0), Offset(n))))));
         progress.deliver(generation, &ok(0));
-        assert_eq!(early.try_recv().unwrap(), Outcome::Broker(Some((PartitionId(0), Offset(0)))));
-        assert_eq!(progress.wait_for(0).unwrap_err(), Outcome::Broker(None));
+        assert_eq!(early.try_recv().unwrap(), places);
+        assert_eq!(over(progress.wait_for(0, 2)), [Outcome::Broker(None); 2]);
+        let Waiting::Open(_) = progress.wait_for(1, 2) else { panic!("one is under way") };
+        assert_eq!(progress.give_up(1), [Some(Outcome::Broker(None)), None]);
+        progress.deliver(generation, &ok(2));
+        assert_eq!(other.try_recv().unwrap().len(), 1);
+        assert_eq!(progress.in_flight(), (0, 0));
+    }
+
+    fn over(waiting: Waiting) -> Vec<Outcome> {
+        match waiting {
+            Waiting::Over(outcomes) => outcomes.into_iter().flatten().collect(),
+            Waiting::Open(_) => panic!("it is not over"),
+        }
     }
 
     proptest! {

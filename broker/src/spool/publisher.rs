@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use schemas::partition;
 use schemas::topic::{PartitionId, Topic, TopicPartition};
 use schemas::verdict::AckLevel;
@@ -16,7 +15,7 @@ use super::position::Position;
 use super::progress::Step;
 use super::unpublishable::Unpublishable;
 use super::{Inner, SPOOL, decode};
-use crate::embedded::{Room, Stored, locked};
+use crate::embedded::{NOTE_BYTES, Room, Stored, locked};
 use crate::kafka::{Delivery, Outgoing, Producer, SendError, Topics, blocking, record_bytes};
 use crate::log::{NewRecord, ReadError, ReadLimit};
 
@@ -205,14 +204,14 @@ impl Session<'_> {
         let bytes = record_bytes(&record.key, &record.headers, &record.value);
         let max = self.topics.max_bytes(record.topic);
         loop {
-            let step = self.next_step(offset, at, bytes > max);
+            let step = self.next_step(offset, at, bytes, bytes > max);
             match step {
                 Step::Skip => {
                     locked(&self.inner.progress).skip(offset);
                     return Ok(());
                 }
                 Step::Refused => return self.refuse(offset, at, record, bytes, max).await,
-                Step::Send if self.send(offset, at, &record, bytes)? => return Ok(()),
+                Step::Send if self.send(offset, at, &record)? => return Ok(()),
                 Step::Send | Step::Wait => {
                     let _ = timeout(LOOK, self.inner.moved.notified()).await;
                     persist(self.inner, false).await;
@@ -224,8 +223,9 @@ impl Session<'_> {
         }
     }
 
-    fn next_step(&self, offset: u64, at: TopicPartition, too_large: bool) -> Step {
-        let progress = locked(&self.inner.progress);
+    /// What to do with a record; one that is to be sent counts as under way from here on.
+    fn next_step(&self, offset: u64, at: TopicPartition, size: usize, too_large: bool) -> Step {
+        let mut progress = locked(&self.inner.progress);
         let (records, bytes) = progress.in_flight();
         let config = &self.inner.config;
         match progress.step(offset, at) {
@@ -235,14 +235,17 @@ impl Session<'_> {
             {
                 Step::Wait
             }
+            Step::Send => {
+                progress.send(offset, at, size);
+                Step::Send
+            }
             step => step,
         }
     }
 
     /// Hands the record to the client; `false` when its queue is full.
-    fn send(&self, offset: u64, at: TopicPartition, record: &NewRecord, bytes: usize) -> Result<bool, End> {
+    fn send(&self, offset: u64, at: TopicPartition, record: &NewRecord) -> Result<bool, End> {
         self.inner.places.sent(offset, record);
-        locked(&self.inner.progress).send(offset, at, bytes);
         let NewRecord { topic, key, headers, value, .. } = record;
         let outgoing = Outgoing { topic: *topic, partition: at.partition, key, headers, value };
         match self.producer.send(&outgoing, offset, None) {
@@ -349,9 +352,8 @@ pub(crate) async fn persist(inner: &Arc<Inner>, now: bool) {
 }
 
 /// Where a record goes, as the first header of its place in the spool.
-pub(crate) fn encode_place(topic: Topic, partition: Option<PartitionId>) -> Bytes {
+pub(crate) fn encode_place(topic: Topic, partition: Option<PartitionId>) -> [u8; NOTE_BYTES] {
     let number = Topic::ALL.iter().position(|other| *other == topic).unwrap_or_default();
-    let mut place = vec![u8::try_from(number).unwrap_or(u8::MAX), u8::from(partition.is_some())];
-    place.extend_from_slice(&partition.map_or(0, |partition| partition.0).to_le_bytes());
-    place.into()
+    let [a, b, c, d] = partition.map_or(0, |partition| partition.0).to_le_bytes();
+    [u8::try_from(number).unwrap_or(u8::MAX), u8::from(partition.is_some()), a, b, c, d]
 }

@@ -8,7 +8,9 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::contract::{self, Traits, append, at, read_exactly, record};
 use crate::embedded::simulated::{Disk, Faults};
+use crate::headers::Headers;
 use crate::kafka::tests::{Answer, answer_produce, broker, connect};
+use bytes::Bytes;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -199,12 +201,14 @@ async fn on_a_full_disk_a_record_that_its_topic_refuses_goes_to_quarantine_and_b
 #[test]
 fn a_record_comes_out_of_the_spool_as_it_went_in() {
     for partition in [None, Some(PartitionId(0)), Some(PartitionId(63))] {
-        let headers = vec![("a".to_owned(), Bytes::from_static(b"b"))];
+        let headers = Headers::of([("a", "b")]);
         let (key, value) = (Bytes::from_static(b"k"), Bytes::new());
         let record = NewRecord { topic: Topic::DeadLetter, key, partition, headers, value };
-        let Entry { stream, key, headers, value } = encode(record.clone());
+        let entry = encode(record.clone());
         let stamp =
             crate::embedded::Stamp { sequence: 0, offset: 0, appended_at: schemas::time::Timestamp(0) };
-        assert_eq!(decode(Stored { stream, stamp, key, headers, value }), Some(record));
+        let mut frame = Vec::new();
+        entry.write(stamp, 0, &mut frame);
+        assert_eq!(decode(Stored::read(&frame.into(), 0).unwrap()), Some(record));
     }
 }

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use bytes::Bytes;
 
+use crate::headers::Headers;
 use crate::kafka::record_bytes;
 use crate::log::NewRecord;
 
@@ -57,16 +58,12 @@ pub fn quarantine(refused: &Unpublishable) -> Option<NewRecord> {
     if record.topic == Topic::Quarantine {
         return None;
     }
-    let text = |name: &str| {
-        let value = record.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-        value.and_then(|value| std::str::from_utf8(value).ok())
-    };
+    let text = |name: &str| record.headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
     let sha256 =
         Sha256::digest(&record.value).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     let event_id = text(header::CE_ID);
     let key = event_id.map_or_else(|| sha256.clone(), str::to_owned);
-    let headers =
-        vec![(header::CONTENT_TYPE.to_owned(), Bytes::from_static(header::CONTENT_TYPE_JSON.as_bytes()))];
+    let headers = Headers::of([(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON)]);
     let expected = format!(
         "a record of at most {} bytes with key and headers, this one has {}",
         refused.max, refused.bytes
@@ -105,10 +102,7 @@ mod tests {
             topic: Topic::Events,
             key: Bytes::from_static(b"user"),
             partition: None,
-            headers: vec![(
-                header::CE_ID.to_owned(),
-                Bytes::from_static(b"123e4567-e89b-12d3-a456-426614174000"),
-            )],
+            headers: Headers::of([(header::CE_ID, "123e4567-e89b-12d3-a456-426614174000")]),
             value: Bytes::from(format!("{{\"a\":\"{}\"}}", "\\u00e9é\"".repeat(500))),
         };
         for quarantine_max in [1_000, 2_000, 1_000_000] {

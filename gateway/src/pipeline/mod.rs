@@ -3,11 +3,12 @@
 //! **Invariant:** n events in, n verdicts out, in order; `accepted` is said only after the log has answered, with the log's own
 //! level; a refused event's bytes are in quarantine before the refusal is told; a panic costs one event.
 
-use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use broker::log::{Answers, AppendError, NewRecord, RecordError};
+use bytes::BytesMut;
 use schemas::id::{EventId, EventType, SourceName};
 use schemas::json::{Limits, Member, Tape};
 use schemas::registry::Registry;
@@ -22,9 +23,9 @@ use crate::authenticate::Key;
 use crate::authenticate::meter::Grant;
 use crate::decode::native::SentAt;
 use crate::push::Session;
-use crate::recent::Fingerprint;
+use crate::recent::{ByFingerprint, Fingerprint};
 use crate::redact::{Kept, Redactor};
-use crate::route;
+use crate::route::{self, RECORD_ROOM};
 use crate::validate::{Checked, Judge, Refusal, Tried, salvaged_id};
 
 /// How a batch came in.
@@ -74,6 +75,8 @@ struct Event<'e> {
 struct Judged {
     slots: Vec<Slot>,
     records: Vec<NewRecord>,
+    /// Memory for records to be made.
+    room: BytesMut,
 }
 
 impl Gateway {
@@ -149,8 +152,13 @@ impl Gateway {
         });
         let fingerprints: Vec<_> = fingerprints.collect();
         let levels = self.recent.levels(&mut fingerprints.iter().copied());
-        let mut judged = Judged::default();
-        let mut first = HashMap::with_capacity(events.len());
+        let bytes: usize = events.iter().map(|event| event.len() + RECORD_ROOM).sum();
+        let mut judged = Judged {
+            slots: Vec::with_capacity(events.len()),
+            records: Vec::with_capacity(events.len()),
+            room: BytesMut::with_capacity(bytes),
+        };
+        let mut first = ByFingerprint::with_capacity_and_hasher(events.len(), BuildHasherDefault::default());
         for (place, (finding, kept)) in findings.into_iter().zip(&kept).enumerate() {
             let event = events.get(place).copied().unwrap_or_default();
             let event = Event { bytes: event, kept };
@@ -273,7 +281,8 @@ impl Judged {
         } else if earlier < self.slots.len() {
             Fate::SameAs { slot: earlier }
         } else {
-            self.records.push(route::event_record(event.bytes, event.kept, &checked, transmission));
+            let record = route::event_record(event.bytes, event.kept, &checked, transmission, &mut self.room);
+            self.records.push(record);
             Fate::Written { record: self.records.len() - 1, fingerprint }
         };
         let Checked { event_id, event_type, warnings, .. } = checked;

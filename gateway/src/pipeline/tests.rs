@@ -62,11 +62,8 @@ async fn a_record_is_the_senders_bytes_with_a_receipt_headers_and_the_profiles_k
     ] {
         assert_eq!(receipt[member], right, "{receipt}");
     }
-    let headers: Vec<_> = record
-        .headers
-        .iter()
-        .map(|(name, text)| (name.as_str(), std::str::from_utf8(text).unwrap()))
-        .collect();
+    let headers: Vec<_> =
+        record.headers.iter().map(|(name, text)| (name, std::str::from_utf8(text).unwrap())).collect();
     let right = [
         ("ce_specversion", "1.0"),
         ("ce_id", "01010101-0101-0101-0101-010101010101"),

@@ -22,6 +22,9 @@ const DISCARDED_BYTES: usize = 16 << 20;
 /// And for this long.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
+/// Room that is made for an announced body when its first bytes are there; more comes with the bytes.
+const RESERVED_BYTES: usize = 256 << 10;
+
 /// Bytes that may be in work at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<Semaphore>);
@@ -94,6 +97,8 @@ async fn read_within(
     if body.size_hint().lower() > config.batch_bytes as u64 {
         return Err(too_large());
     }
+    // What the sender announces; chunked bodies announce nothing.
+    let whole = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let end = Instant::now() + Duration::from_millis(config.body_timeout_ms);
     let chunk_time = Duration::from_millis(config.body_chunk_timeout_ms);
     let mut share = Share::default();
@@ -116,6 +121,7 @@ async fn read_within(
             first = data;
         } else {
             if all.is_empty() {
+                all.reserve(whole.min(RESERVED_BYTES));
                 all.extend_from_slice(&first);
             }
             all.extend_from_slice(&data);

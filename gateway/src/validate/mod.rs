@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use schemas::event::{KNOWN_MEMBERS, RESERVED_TYPE_PREFIX, somebody};
-use schemas::id::{AnonymousId, EventId, EventType, ProfileKey, SourceName, UserId, means_nobody};
+use schemas::id::{EventId, EventType, ProfileKey, ProfileKind, SourceName, means_nobody};
 use schemas::json::{self, Kind, Member, Scanned, Tape};
 use schemas::receipt::SchemaFault;
 use schemas::registry::{Mode, Registry};
@@ -208,9 +208,9 @@ impl Judge<'_> {
     fn profile(&self, fields: &Fields<'_>, findings: &mut Findings) -> Checks<ProfileKey> {
         let user = self.identity("user_id", fields, findings)?;
         let anonymous = self.identity("anonymous_id", fields, findings)?;
-        let user = user.map(|id| ProfileKey::user(&UserId::new(id)));
-        let profile = user.or_else(|| anonymous.map(|id| ProfileKey::anonymous(&AnonymousId::new(id))));
-        profile.ok_or_else(|| {
+        let key = |kind| move |id: Cow<'_, str>| ProfileKey { kind, id: id.into_owned() };
+        let user = user.map(key(ProfileKind::User));
+        user.or_else(|| anonymous.map(key(ProfileKind::Anonymous))).ok_or_else(|| {
             Box::new(
                 Reason::new(Code::IdentityMissing)
                     .expecting("a `user_id` or `anonymous_id` that means somebody"),
@@ -218,12 +218,12 @@ impl Judge<'_> {
         })
     }
 
-    fn identity(
+    fn identity<'e>(
         &self,
         name: &'static str,
-        fields: &Fields<'_>,
+        fields: &Fields<'e>,
         findings: &mut Findings,
-    ) -> Checks<Option<String>> {
+    ) -> Checks<Option<Cow<'e, str>>> {
         let Some(member) = fields.get(name) else { return Ok(None) };
         let Some(id) = somebody(member) else {
             findings.warn(WARN_NOBODY, &format!("/{name}"));
@@ -234,7 +234,7 @@ impl Judge<'_> {
         }
         no_control_characters(name, &id)?;
         debug_assert!(!means_nobody(&id));
-        Ok(Some(id.into_owned()))
+        Ok(Some(id))
     }
 
     /// The sender's time, corrected by how far its clock is off, clamped if it lies in the future.

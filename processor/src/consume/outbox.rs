@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** what was committed to the outbox is appended at least once and in order; each carries its idempotency key.
 
+use broker::headers::Headers;
 use broker::log::NewRecord;
 use bytes::Bytes;
 use processor_core::output::SessionClosed;
@@ -95,15 +96,14 @@ fn session_closed(closed: &SessionClosed, key: &ProfileKey, partition: Partition
 
 /// A record of ours to a topic, by profile key.
 fn output(topic: Topic, key: &ProfileKey, id: &str, value: String) -> NewRecord {
-    let json = Bytes::from_static(header::CONTENT_TYPE_JSON.as_bytes());
     NewRecord {
         topic,
         key: Bytes::copy_from_slice(key.record_key().as_bytes()),
         partition: None,
-        headers: vec![
-            (header::CONTENT_TYPE.to_owned(), json),
-            (header::IDEMPOTENCY_KEY.to_owned(), Bytes::copy_from_slice(id.as_bytes())),
-        ],
+        headers: Headers::of([
+            (header::CONTENT_TYPE, header::CONTENT_TYPE_JSON),
+            (header::IDEMPOTENCY_KEY, id),
+        ]),
         value: Bytes::from(value),
     }
 }
@@ -144,17 +144,20 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<NewRecord> {
     }
     let (key, parts) = parts.split_first()?;
     let (value, parts) = parts.split_first()?;
-    let header = |pair: &[Bytes]| match pair {
-        [name, value] => Some((String::from_utf8(name.to_vec()).ok()?, value.clone())),
-        _ => None,
-    };
     Some(NewRecord {
         topic: *Topic::ALL.get(usize::from(*topic))?,
         key: key.clone(),
         partition: (partition != u32::MAX).then_some(PartitionId(partition)),
-        headers: parts.chunks(2).map(header).collect::<Option<_>>()?,
+        headers: Headers::of(parts.chunks(2).map(header).collect::<Option<Vec<_>>>()?),
         value: value.clone(),
     })
+}
+
+fn header(pair: &[Bytes]) -> Option<(&str, &Bytes)> {
+    match pair {
+        [name, value] => Some((std::str::from_utf8(name).ok()?, value)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +176,7 @@ mod tests {
                 topic: Topic::ALL[topic],
                 key: Bytes::from(key),
                 partition: partition.map(PartitionId),
-                headers: headers.into_iter().map(|(name, value)| (name, Bytes::from(value))).collect(),
+                headers: Headers::of(headers),
                 value: Bytes::from(value),
             };
             prop_assert_eq!(decode(&encode(&record)), Some(record));

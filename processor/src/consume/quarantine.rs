@@ -4,6 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use broker::headers::Headers;
 use broker::log::{NewRecord, Record};
 use bytes::Bytes;
 use processor_core::profile::view::ObjectWriter;
@@ -42,15 +43,14 @@ pub(crate) fn record(record: &Record, reason: &Reason) -> NewRecord {
         Ok(text) => value.value("raw", text),
         Err(_) => value.value("raw_base64", &STANDARD.encode(kept)),
     };
-    let head = |name: &str, value: &str| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()));
     NewRecord {
         topic: Topic::Quarantine,
         key: Bytes::copy_from_slice(id.as_bytes()),
         partition: None,
-        headers: vec![
-            head(header::CONTENT_TYPE, header::CONTENT_TYPE_JSON),
-            head(header::IDEMPOTENCY_KEY, &id),
-        ],
+        headers: Headers::of([
+            (header::CONTENT_TYPE, header::CONTENT_TYPE_JSON),
+            (header::IDEMPOTENCY_KEY, &id),
+        ]),
         value: Bytes::from(value.end()),
     }
 }

@@ -247,7 +247,7 @@ pub fn raw(key: &str, value: impl Into<Bytes>) -> NewRecord {
         topic: Topic::Events,
         key: Bytes::copy_from_slice(key.as_bytes()),
         partition: None,
-        headers: Vec::new(),
+        headers: broker::headers::Headers::new(),
         value: value.into(),
     }
 }

@@ -35,7 +35,7 @@ fn line(record: &Record) -> String {
     let headers: BTreeMap<&str, String> = record
         .headers
         .iter()
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value).into_owned()))
+        .map(|(name, value)| (name, String::from_utf8_lossy(value).into_owned()))
         .collect();
     let key = std::str::from_utf8(&record.key).map_or_else(|_| Value::Null, Value::from);
     let value = match one_line(&record.value) {
@@ -73,7 +73,7 @@ mod tests {
             offset: Offset(7),
             appended_at: Timestamp(0),
             key: Bytes::from_static(b"u1"),
-            headers: vec![("ce_id".to_owned(), Bytes::from_static(b"x"))],
+            headers: broker::headers::Headers::of([("ce_id", "x")]),
             value: Bytes::from_static(b"{\"n\":9007199254740993,\n\"z\":-0.0}"),
         };
         let right = r#"{"topic":"rivulet.events","partition":3,"offset":7,"key":"u1","headers":{"ce_id":"x"},"value":{"n":9007199254740993, "z":-0.0}}"#;

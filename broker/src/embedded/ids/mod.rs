@@ -25,7 +25,7 @@ pub(crate) use self::find::{in_folder, in_view};
 pub(crate) use self::keep::Keeper;
 use self::table::{Heading, Table};
 use super::file::{FileLayer, StoredFile};
-use super::format::{Entry, FRAME_HEAD_BYTES, SPOOL_TOPIC, Take};
+use super::format::{Entry, FRAME_HEAD_BYTES, NOTE_BYTES, SPOOL_TOPIC, Take};
 use super::scan::{Found, Scanner};
 use super::view::locked;
 use crate::naming;
@@ -174,9 +174,8 @@ fn topic_of(stream_topic: u8, first_header: Option<&[u8]>) -> Option<Topic> {
 }
 
 fn event_of_entry(entry: &Entry) -> Option<EventId> {
-    let first = entry.headers.first().map(|(_, value)| value.as_ref());
-    let ce_id = entry.headers.iter().find(|(name, _)| name == CE_ID).map(|(_, value)| value.as_ref());
-    naming::event_of(topic_of(entry.stream.topic, first)?, &entry.key, ce_id, &entry.value)
+    let topic = topic_of(entry.stream.topic, entry.note.as_ref().map(<[u8; NOTE_BYTES]>::as_slice))?;
+    naming::event_of(topic, &entry.key, entry.headers.get(CE_ID), &entry.value)
 }
 
 /// The same of a checked frame, without copying it.

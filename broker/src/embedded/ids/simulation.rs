@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use schemas::header::CE_ID;
 use schemas::id::EventId;
 use schemas::time::Timestamp;
@@ -20,6 +19,7 @@ use crate::embedded::queue::Room;
 use crate::embedded::simulated::{Dice, Disk, Faults};
 use crate::embedded::store::Store;
 use crate::embedded::stream::open_store;
+use crate::headers::Headers;
 
 const CASES: u64 = 40;
 const EVENTS: u64 = 40;
@@ -43,13 +43,19 @@ fn open(disk: &Arc<Disk>) -> Store {
 fn entry(dice: &mut Dice, event: EventId) -> Entry {
     let topic = u8::try_from(dice.roll(4)).unwrap();
     let text = event.to_string();
-    let ce_id = vec![(CE_ID.to_owned(), Bytes::from(text.clone()))];
+    let ce_id = Headers::of([(CE_ID, &text)]);
     let (key, headers, value) = match topic {
-        1 => (text, Vec::new(), "{}".to_owned()),
-        3 => ("user".to_owned(), Vec::new(), format!(r#"{{"rule":"r","trigger":"{text}"}}"#)),
+        1 => (text, Headers::new(), "{}".to_owned()),
+        3 => ("user".to_owned(), Headers::new(), format!(r#"{{"rule":"r","trigger":"{text}"}}"#)),
         _ => ("user".to_owned(), ce_id, "{}".to_owned()),
     };
-    Entry { stream: Stream { topic, partition: 0 }, key: key.into(), headers, value: value.into() }
+    Entry {
+        stream: Stream { topic, partition: 0 },
+        key: key.into(),
+        note: None,
+        headers,
+        value: value.into(),
+    }
 }
 
 /// Appends some batches; whether the ids are noted at once is left to chance.

@@ -334,7 +334,7 @@ fn decision(trigger: u8, slot: &str) -> NewRecord {
         topic: Topic::Decisions,
         key: "a".into(),
         partition: None,
-        headers: Vec::new(),
+        headers: broker::headers::Headers::new(),
         value: value.to_string().into(),
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use broker::clock::SystemClock;
 use broker::embedded::{Journal, JournalConfig, find_in_folder};
+use broker::headers::Headers;
 use broker::log::{Log as _, NewRecord};
 use bytes::Bytes;
 use schemas::header;
@@ -142,7 +143,6 @@ async fn fill(
     generator: &mut Generator,
     sample: &mut Vec<EventId>,
 ) -> anyhow::Result<()> {
-    let text = |name: &str, value: String| (name.to_owned(), Bytes::from(value));
     let every = (events / lookups.max(1)).max(1);
     let value = Bytes::from("x".repeat(VALUE_BYTES));
     let mut batch = Vec::with_capacity(BATCH);
@@ -151,11 +151,11 @@ async fn fill(
         if n % every == 0 {
             sample.push(id);
         }
-        let headers = vec![
-            text(header::CE_SPEC_VERSION, header::SPEC_VERSION.to_owned()),
-            text(header::CE_ID, id.to_string()),
-            text(header::CE_TYPE, "product_view".to_owned()),
-        ];
+        let headers = Headers::of([
+            (header::CE_SPEC_VERSION, header::SPEC_VERSION),
+            (header::CE_ID, id.encode(&mut [0; 36])),
+            (header::CE_TYPE, "product_view"),
+        ]);
         let key = Bytes::from(format!("user_{}", generator.below(50_000)));
         batch.push(NewRecord { topic: Topic::Events, key, partition: None, headers, value: value.clone() });
         if batch.len() == BATCH || n + 1 == events {
