@@ -34,6 +34,8 @@ pub(crate) struct Recovered {
     pub(crate) state: State,
     pub(crate) sealed: Vec<Arc<Segment>>,
     pub(crate) next: HashMap<Stream, u64>,
+    /// Where a stream's records end, when its next offset lies behind a gap that nobody knows the use of.
+    pub(crate) gaps: HashMap<Stream, u64>,
     pub(crate) next_number: u64,
     pub(crate) next_sequence: u64,
     /// Every sequence before this one is accounted for.
@@ -189,6 +191,7 @@ pub(crate) fn recover(
         state,
         sealed: Vec::new(),
         next: HashMap::new(),
+        gaps: HashMap::new(),
         next_number: 1,
         next_sequence: 0,
         synced_before: 0,
@@ -421,6 +424,7 @@ impl Walk<'_> {
             self.damage(DamageKind::MissingSegment, self.recovered.state.newest, (0, 0), None);
             let most = segment_bytes / MIN_FRAME_BYTES as u64 + 1;
             self.recovered.next_sequence += most;
+            self.recovered.gaps = self.recovered.next.clone();
             for next in self.recovered.next.values_mut() {
                 *next += most;
             }

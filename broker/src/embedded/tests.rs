@@ -187,6 +187,17 @@ async fn offsets_of_the_newest_segment_are_not_used_again_when_it_is_gone() {
         let journal = open(dir.path());
         assert_eq!(journal.damage().last().unwrap().kind, DamageKind::MissingSegment);
         assert!(journal.end_offset(at(0)).await.unwrap() >= Offset(100));
+        // Who had read all of it knows how much it was.
+        let kept = everything(&journal).await.len() as u64;
+        journal.hold("processor", at(0), Offset(100));
+        assert_eq!(journal.health().corrupted_records, 100 - kept);
+        let lost = journal.damage().pop().unwrap();
+        assert_eq!(
+            (lost.kind, lost.offsets),
+            (DamageKind::LostEnd, vec![(at(0), Offset(kept), Offset(100))])
+        );
+        journal.hold("processor", at(0), Offset(101));
+        assert_eq!(journal.health().corrupted_records, 100 - kept, "counted once");
     }
     let journal = open(dir.path());
     fill(&journal, 100, 101).await;

@@ -103,6 +103,7 @@ pub(crate) struct Shared {
     pub(crate) holds: Mutex<HashMap<(String, Stream), u64>>,
     pub(crate) failing: AtomicBool,
     pub(crate) ids: Ids,
+    gaps: HashMap<Stream, u64>,
     opened: Mutex<Vec<(u64, Arc<Opened>)>>,
     bells: Mutex<HashMap<Stream, Arc<Notify>>>,
 }
@@ -136,6 +137,7 @@ impl Shared {
             holds: Mutex::default(),
             failing: AtomicBool::new(false),
             ids: Ids::default(),
+            gaps: std::mem::take(&mut recovered.gaps),
             opened: Mutex::default(),
             bells: Mutex::default(),
         };
@@ -201,25 +203,27 @@ impl Shared {
         }
     }
 
-    /// Keeps everything from `from` on. Says whether that raised the stream's end.
+    /// Keeps everything from `from` on. A consumer that begins beyond what there is has seen records that are lost: they are
+    /// counted, and their offsets are not used again.
     pub(crate) fn hold(&self, consumer: &str, stream: Stream, from: u64) {
-        locked(&self.holds).insert((consumer.to_owned(), stream), from);
+        let begins = locked(&self.holds).insert((consumer.to_owned(), stream), from).is_none();
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let end = view.ends.entry(stream).or_default();
-        let lost = from.saturating_sub(*end);
-        if lost > 0 {
-            let offsets = stream.place().map(|at| (at, Offset(*end), Offset(from))).into_iter().collect();
-            *end = from;
-            drop(view);
-            self.note_damage(Damage {
-                kind: DamageKind::LostEnd,
-                segment: 0,
-                from_byte: 0,
-                to_byte: 0,
-                records: Some(lost),
-                offsets,
-            });
+        let known = self.gaps.get(&stream).copied().filter(|_| begins && from <= *end).unwrap_or(*end);
+        if from <= known {
+            return;
         }
+        *end = from.max(*end);
+        drop(view);
+        let offsets = stream.place().map(|at| (at, Offset(known), Offset(from))).into_iter().collect();
+        self.note_damage(Damage {
+            kind: DamageKind::LostEnd,
+            segment: 0,
+            from_byte: 0,
+            to_byte: 0,
+            records: Some(from - known),
+            offsets,
+        });
     }
 
     /// Forgets opened segments, to give their memory back.
