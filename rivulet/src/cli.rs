@@ -209,7 +209,17 @@ pub(crate) struct FateOptions {
     /// Ask a running program instead, such as `http://127.0.0.1:8080`; it also knows what the processor did.
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// Secret key for `--url`.
+    #[command(flatten)]
+    pub(crate) secret: SecretKey,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a running program asks for before it tells anything.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SecretKey {
+    /// A secret key of the program at `--url`.
     #[arg(
         long,
         value_name = "KEY",
@@ -218,9 +228,6 @@ pub(crate) struct FateOptions {
         hide_env_values = true
     )]
     pub(crate) key: String,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// The running program to ask.
@@ -229,15 +236,8 @@ pub(crate) struct Running {
     /// Where it is.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
-    /// A secret key of it.
-    #[arg(
-        long,
-        value_name = "KEY",
-        default_value = "sk_dev",
-        env = "RIVULET_SECRET_KEY",
-        hide_env_values = true
-    )]
-    pub(crate) key: String,
+    #[command(flatten)]
+    pub(crate) secret: SecretKey,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -20,7 +20,7 @@ use super::ask::Program;
 pub(super) async fn run(options: FateOptions) -> anyhow::Result<ExitCode> {
     let event_id = EventId::parse(&options.event_id).context("an event id is a UUID")?;
     let fate = match &options.url {
-        Some(url) => Program { url, key: &options.key }.get(&format!("/v1/fate/{event_id}")).await?,
+        Some(url) => Program { url, key: &options.secret.key }.get(&format!("/v1/fate/{event_id}")).await?,
         None => serde_json::to_value(read(&options.place, event_id).await?)?,
     };
     if options.json {

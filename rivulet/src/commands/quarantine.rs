@@ -49,7 +49,7 @@ pub(super) async fn run(command: QuarantineCommand) -> anyhow::Result<ExitCode> 
 
 impl Running {
     fn program(&self) -> Program<'_> {
-        Program { url: &self.url, key: &self.key }
+        Program { url: &self.url, key: &self.secret.key }
     }
 }
 

@@ -1,29 +1,9 @@
 //! Events reach the log, each once, whatever becomes of page, tab, network and gateway.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { Proxy, Rivulet, Site, drained, eachOnce, launch, sendMany, until } from './harness.js';
-
-let browser;
-let site;
-let rivulet;
-let proxy;
-let context;
-before(async () => {
-  [browser, site, rivulet] = await Promise.all([launch(), Site.start(), Rivulet.start()]);
-});
-after(async () => {
-  await browser?.close();
-  await site?.stop();
-  await rivulet?.stop();
-});
-beforeEach(async () => {
-  [proxy, context] = await Promise.all([Proxy.start(rivulet.url), browser.newContext()]);
-});
-afterEach(async () => {
-  await context?.close();
-  await proxy?.stop();
-});
+import { test } from 'node:test';
+import { drained, eachOnce, sendMany, until } from './harness.js';
+import { context, proxy, rivulet, site } from './stage.js';
 
 /** Opens a host page; `pass` through the proxy or straight at the program. */
 async function open(path, gateway = proxy.url, options = {}) {

@@ -1,29 +1,9 @@
 //! What a page's own life means for its events: bounced before the SDK is there, prerendered, private, changing its route.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { Proxy, Rivulet, Site, drained, eachOnce, launch, sendMany, until } from './harness.js';
-
-let browser;
-let site;
-let rivulet;
-let proxy;
-let context;
-before(async () => {
-  [browser, site, rivulet] = await Promise.all([launch(), Site.start(), Rivulet.start()]);
-});
-after(async () => {
-  await browser?.close();
-  await site?.stop();
-  await rivulet?.stop();
-});
-beforeEach(async () => {
-  [proxy, context] = await Promise.all([Proxy.start(rivulet.url), browser.newContext()]);
-});
-afterEach(async () => {
-  await context?.close();
-  await proxy?.stop();
-});
+import { test } from 'node:test';
+import { drained, eachOnce, sendMany, until } from './harness.js';
+import { context, proxy, rivulet, site } from './stage.js';
 
 const loaded = (page) => until('the SDK has loaded', () => page.evaluate(() => window.seen.states.length > 0));
 const stored = (page) => page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith('rv:')));

@@ -1,37 +1,17 @@
 //! The queue against browsers: storage that is full, refused or wiped, blocked gateways, killed renderers, the back-forward cache.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { Proxy, Rivulet, Site, drained, eachOnce, launch, sendMany, until } from './harness.js';
+import { test } from 'node:test';
+import { drained, eachOnce, launch, sendMany, until } from './harness.js';
+import { context, proxy, rivulet, site } from './stage.js';
 
 /** What the SDK says it holds at most (`QUEUE_BYTES`), and what keys and counters may add. */
 const QUEUE_BYTES = 1 << 20;
 
-let browser;
-let site;
-let rivulet;
-let proxy;
-let context;
-before(async () => {
-  [browser, site, rivulet] = await Promise.all([launch(), Site.start(), Rivulet.start()]);
-});
-after(async () => {
-  await browser?.close();
-  await site?.stop();
-  await rivulet?.stop();
-});
-beforeEach(async () => {
-  [proxy, context] = await Promise.all([Proxy.start(rivulet.url), browser.newContext()]);
-});
-afterEach(async () => {
-  await context?.close();
-  await proxy?.stop();
-});
-
 const loaded = (page) => until('the SDK has loaded', () => page.evaluate(() => window.seen?.states.length > 0));
 
-async function open(path, options = {}) {
-  const page = await context.newPage();
+async function open(path, options = {}, visitor = context) {
+  const page = await visitor.newPage();
   page.thrown = [];
   page.on('pageerror', (error) => page.thrown.push(error.message));
   await page.goto(site.page(path, proxy.url, options));
@@ -195,16 +175,15 @@ test('without Web Locks two tabs share the role by a lease: each event arrives o
 });
 
 // C24
-test('back from the cache: one page view more, the socket opens again, a decision arrives, and nothing goes twice', async () => {
-  await browser.close();
-  // Playwright switches the cache off.
-  browser = await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] });
-  context = await browser.newContext();
+test('back from the cache: one page view more, the socket opens again, a decision arrives, and nothing goes twice', async (t) => {
+  // Playwright switches the cache off in the browser of the others.
+  const caching = await launch({ ignoreDefaultArgs: ['--disable-back-forward-cache'] });
+  t.after(() => caching.close());
   site.pages.set('/other', { body: '<!doctype html><title>other</title>', type: 'text/html', headers: {} });
   const handlers = `window.bad = []; const listen = EventTarget.prototype.addEventListener;
     EventTarget.prototype.addEventListener = function (name, ...rest) { if (/^(before)?unload$/.test(name)) bad.push(name); return listen.call(this, name, ...rest); };
     addEventListener('pageshow', (event) => { window.persisted = event.persisted; });`;
-  const page = await open('/cached', { init: 'autoPage: true', before: handlers });
+  const page = await open('/cached', { init: 'autoPage: true', before: handlers }, await caching.newContext());
   await drained(page);
   const views = async () => (await rivulet.events('page_view')).filter((event) => event.metadata.path === '/cached');
   for (const round of [1, 2]) {
