@@ -38,8 +38,16 @@ const SLOW: &[Stage] = &[
     Stage { name: "deny", budget: minutes(15), work: deny },
     Stage { name: "doc", budget: minutes(15), work: doc },
     Stage { name: "operators", budget: minutes(5), work: |_| operators::check() },
+    Stage {
+        name: "slow-it",
+        budget: minutes(5),
+        work: |tally| count(tally, cargo_test(&["--test", "it"], &[SLOW_TESTS])),
+    },
     Stage { name: "long-torture", budget: minutes(60), work: long_torture },
 ];
+
+/// Tests of `it` that restart the program before a broker many times.
+const SLOW_TESTS: &str = "spool_position::";
 
 /// Kills that the crash tests ask for in `test all`.
 const LONG_KILLS: &str = "500";
@@ -162,7 +170,8 @@ fn unit(tally: &mut Tally) -> Result<()> {
 }
 
 fn integration(tally: &mut Tally) -> Result<()> {
-    count(tally, cargo_test(&["--test", "*"], &["--skip", "crash::"]))
+    let skipped = ["crash::", SLOW_TESTS].map(|name| ["--skip", name]);
+    count(tally, cargo_test(&["--test", "*"], skipped.as_flattened()))
 }
 
 fn torture(tally: &mut Tally) -> Result<()> {
