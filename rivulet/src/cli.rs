@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::REFERENCE;
+
 /// Carries what a customer does from the page to a decision on that page, and loses none of it.
 #[derive(Debug, Parser)]
 #[command(name = "rivulet", version, propagate_version = true, max_term_width = 110)]
@@ -38,10 +40,13 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run everything in one process: gateway, log, processor, demo shop and console.
+    #[command(after_long_help = reference())]
     Up(ServeOptions),
     /// Run the gateway alone: takes events and puts them on the log.
+    #[command(after_long_help = reference())]
     Gateway(ServeOptions),
     /// Run the processor alone: reads the log, keeps profiles, decides. Needs Kafka as the log.
+    #[command(after_long_help = reference())]
     Processor(ServeOptions),
     /// Work with JSON Schemas.
     #[command(subcommand)]
@@ -62,6 +67,11 @@ pub(crate) enum Command {
     /// Measure: figures per core and ratios against a reference of the same run.
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+/// The options of the configuration file, below those of the command line.
+fn reference() -> String {
+    format!("Options of the file at --config, as TOML:\n\n{REFERENCE}")
 }
 
 /// Options of the commands that serve. A flag wins over the environment, which wins over the file.

@@ -22,6 +22,9 @@ use serde::Deserialize;
 
 use crate::cli::ServeOptions;
 
+/// Every option with its default, as TOML; what `--help` shows. Lines behind `#:` have no default.
+pub(crate) const REFERENCE: &str = include_str!("reference.toml");
+
 /// Shortest control key, bytes.
 const CONTROL_KEY_BYTES: usize = 32;
 
@@ -262,6 +265,57 @@ fn read_table(path: &Path) -> anyhow::Result<toml::Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The reference with its examples in force.
+    fn whole_reference() -> String {
+        REFERENCE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The names of a section, as the reader of the configuration itself lists them when it meets another.
+    fn names_of(section: &str) -> Vec<String> {
+        let heading = if section.is_empty() { String::new() } else { format!("{section}\n") };
+        let error = toml::from_str::<Config>(&format!("{heading}none_such = 1")).unwrap_err().to_string();
+        let (_, expected) = error.split_once("expected").unwrap_or_else(|| panic!("{section}: {error}"));
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_help_shows_are_the_defaults() {
+        let shown: Config = toml::from_str(REFERENCE).unwrap();
+        assert_eq!(format!("{shown:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn what_help_shows_is_every_option_of_every_section() {
+        let text = whole_reference();
+        toml::from_str::<Config>(&text).unwrap_or_else(|error| panic!("{error}"));
+        let mut section = String::new();
+        let mut shown: Vec<(String, String)> = Vec::new();
+        for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
+            if line.starts_with('[') {
+                line.clone_into(&mut section);
+                let outermost = line.trim_matches(['[', ']']).to_owned();
+                let (parent, name) = match outermost.split_once('.') {
+                    Some((parent, name)) => (format!("[{parent}]"), name.to_owned()),
+                    None => (String::new(), outermost),
+                };
+                shown.push((parent, name));
+            } else if let Some((name, _)) = line.split_once(" = ") {
+                shown.push((section.clone(), name.to_owned()));
+            }
+        }
+        let mut sections: Vec<String> = shown.iter().map(|(section, _)| section.clone()).collect();
+        sections.dedup();
+        assert!(sections.len() >= 11, "{sections:?}");
+        for section in sections {
+            for name in names_of(&section) {
+                assert!(
+                    shown.contains(&(section.clone(), name.clone())),
+                    "{section} {name} is not documented"
+                );
+            }
+        }
+    }
 
     #[test]
     fn flags_win_over_the_environment_and_that_over_defaults() {
