@@ -138,15 +138,34 @@ test('a connection cut again and again while events flow loses and repeats none'
   eachOnce(assert, await rivulet.arrived('cut', 100), 100);
 });
 
+/** What a page group may have on the way out at once, by the Fetch standard, bytes. */
+const POOL_BYTES = 64 * 1024;
+/** Notes the size of each body that is to outlive the page; the tab's own storage keeps it over the navigation. */
+const WATCHED = `{
+  const note = (body) => { sessionStorage.leaving = (sessionStorage.leaving ?? '') + (body.size ?? new Blob([body]).size) + ' '; };
+  const { sendBeacon } = navigator;
+  navigator.sendBeacon = (url, body) => { note(body); return sendBeacon.call(navigator, url, body); };
+  const { fetch } = window;
+  window.fetch = (url, init) => { if (init?.keepalive && url !== '/own') note(init.body); return fetch(url, init); };
+}`;
+
+/** No body beyond the pool was tried, and all of them together fit into it. */
+async function withinThePool(page) {
+  const sizes = (await page.evaluate(() => sessionStorage.leaving ?? '')).split(' ').filter(Boolean).map(Number);
+  assert.ok(sizes.reduce((sum, size) => sum + size, 0) <= POOL_BYTES, `tried ${sizes} bytes`);
+  return sizes;
+}
+
 /** Queues 30 events of 3 kB while the gateway answers nothing, goes away at once, and comes back: C18. */
 async function leaveInAHurry(name, before) {
   site.pages.set('/elsewhere', { body: '<!doctype html><title>elsewhere</title>', type: 'text/html', headers: {} });
-  const page = await open(`/${name}`, proxy.url, { before });
+  const page = await open(`/${name}`, proxy.url, { before: before + WATCHED });
   proxy.become('hold');
   proxy.cut();
   await sendMany(page, name, 30, { bytes: 3_000 });
   const errors = await page.evaluate(() => window.pageErrors);
   await page.goto(`${site.url}/elsewhere`);
+  assert.notEqual((await withinThePool(page)).length, 0, 'nothing was tried on the way out');
   proxy.become('pass');
   await page.goto(`${site.url}/${name}`);
   await loaded(page);
@@ -164,7 +183,7 @@ test('the same where beacons throw', () => leaveInAHurry('throws', "navigator.se
 test('the same where the page has used 60 kB of the pool itself', () => leaveInAHurry('pool', "addEventListener('pagehide', () => { fetch('/own', { method: 'POST', keepalive: true, body: 'x'.repeat(60_000) }).catch(() => {}); });"));
 
 test('an event of 62 kB and away at once arrives after the next page load, once', async () => {
-  const page = await open('/large');
+  const page = await open('/large', proxy.url, { before: WATCHED });
   proxy.become('hold');
   proxy.cut();
   await sendMany(page, 'large', 1, { bytes: 62_000 });
@@ -172,6 +191,7 @@ test('an event of 62 kB and away at once arrives after the next page load, once'
   proxy.become('pass');
   await page.goto(`${site.url}/large`);
   eachOnce(assert, await rivulet.arrived('large', 1, 40_000), 1);
+  await withinThePool(page);
   await loaded(page);
   await drained(page, 40_000);
   eachOnce(assert, await rivulet.events('large'), 1);
