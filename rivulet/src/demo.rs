@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::Body;
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use broker::clock::Clock;
 use gateway::error::RequestError;
+use gateway::transport::body::short;
 use gateway::transport::errors::method_not_allowed;
 use schemas::id::{AnonymousId, ProfileKey, UserId, means_nobody};
 use schemas::token::{Claims, Secrets};
@@ -43,14 +43,12 @@ struct Wanted {
 /// `POST /demo/token`.
 pub(crate) fn router(secrets: Secrets, clock: Arc<dyn Clock>) -> Router {
     let only_post = || async { method_not_allowed("POST") };
-    Router::new()
-        .route("/demo/token", post(mint).fallback(only_post))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Minter { secrets, clock })
+    Router::new().route("/demo/token", post(mint).fallback(only_post)).with_state(Minter { secrets, clock })
 }
 
-async fn mint(State(minter): State<Minter>, body: Result<Bytes, BytesRejection>) -> Response {
-    let wanted = body.ok().and_then(|body| serde_json::from_slice::<Wanted>(&body).ok());
+async fn mint(State(minter): State<Minter>, body: Body) -> Response {
+    let body = short(body, MAX_BODY_BYTES).await;
+    let wanted = body.and_then(|body| serde_json::from_slice::<Wanted>(&body).ok());
     let Some(subject) = wanted.and_then(Wanted::subject) else {
         let message = r#"Send {"anonymous_id":"…"} or {"user_id":"…"}, of somebody."#;
         return RequestError::new(Code::RequestInvalid, message).into_response();

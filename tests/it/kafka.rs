@@ -13,6 +13,8 @@ use tests::oracle;
 use tests::rivulet::{Options, Rivulet, sum};
 use tests::sender::{Sender, check_log};
 
+use crate::readiness::{idle, ready_in_time};
+
 /// How long the broker is away; `RIVULET_OUTAGE_SECONDS` asks for more.
 const OUTAGE_SECONDS: u64 = 10;
 
@@ -24,6 +26,26 @@ const ACK_DEADLINE: Duration = Duration::from_secs(10);
 
 fn before(broker: &Broker) -> Options {
     Options { kafka: Some(broker.address()), ..Options::default() }.set("kafka", "partitions", 8)
+}
+
+/// The first by name, so that the topic is still short: who has just read a hundred thousand records is not idle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bare_program_is_ready_within_a_second_and_small_when_idle() {
+    let _timed = Timed::new("readiness: kafka");
+    let broker = kafka::shared().await;
+    let mut rivulet = ready_in_time(&before(&broker)).await;
+    faults::eventually("/ready names the broker as ok", LATER, async || {
+        let ready = rivulet.client().get("/ready").await.ok()?;
+        (ready.json["broker"] == "ok").then_some(())
+    })
+    .await;
+    // The processor has begun too, so that what is measured is the whole program.
+    faults::eventually("profiles can be asked for", LATER, async || {
+        let answer = rivulet.secret().get("/v1/profiles/user:nobody").await.ok()?;
+        (answer.status == 404).then_some(())
+    })
+    .await;
+    idle(&mut rivulet).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,27 +36,8 @@ async fn ready_within_a_second_of_a_start_on_an_empty_folder_and_small_when_idle
     idle(&mut rivulet).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ready_within_a_second_and_small_when_idle_before_kafka_too() {
-    let _timed = Timed::new("readiness: kafka");
-    let broker = kafka::shared().await;
-    let mut rivulet = ready_in_time(&Options { kafka: Some(broker.address()), ..Options::default() }).await;
-    faults::eventually("/ready names the broker as ok", LATER, async || {
-        let ready = rivulet.client().get("/ready").await.ok()?;
-        (ready.json["broker"] == "ok").then_some(())
-    })
-    .await;
-    // The processor has begun too, so that what is measured is the whole program.
-    faults::eventually("profiles can be asked for", LATER, async || {
-        let answer = rivulet.secret().get("/v1/profiles/user:nobody").await.ok()?;
-        (answer.status == 404).then_some(())
-    })
-    .await;
-    idle(&mut rivulet).await;
-}
-
 /// A program on an empty folder that was ready in time, the best of a few.
-async fn ready_in_time(options: &Options) -> Rivulet {
+pub(crate) async fn ready_in_time(options: &Options) -> Rivulet {
     let mut took = Vec::new();
     for _ in 0..STARTS {
         let rivulet = Rivulet::with(options.clone()).await;
@@ -70,7 +51,7 @@ async fn ready_in_time(options: &Options) -> Rivulet {
 }
 
 /// Panics unless the program is small after one second in which nobody asks anything.
-async fn idle(rivulet: &mut Rivulet) {
+pub(crate) async fn idle(rivulet: &mut Rivulet) {
     faults::lasting(Duration::from_secs(1)).await;
     let [rss, anon, file] = ["VmRSS", "RssAnon", "RssFile"].map(|field| rivulet.memory_kib(field));
     eprintln!("idle: {rss} KiB resident, of it {anon} KiB own and {file} KiB mapped files");

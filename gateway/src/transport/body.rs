@@ -25,6 +25,9 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 /// Room that is made for an announced body when its first bytes are there; more comes with the bytes.
 const RESERVED_BYTES: usize = 256 << 10;
 
+/// A short body must arrive within this time.
+const SHORT_TIME: Duration = Duration::from_secs(10);
+
 /// Bytes that may be in work at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<Semaphore>);
@@ -141,6 +144,22 @@ pub(crate) async fn peek(mut body: Body, config: &GatewayConfig) -> Result<(Byte
     let first = first.map_err(cut)?.into_data().unwrap_or_default();
     let rest = stream::once(std::future::ready(Ok(first.clone()))).chain(body.into_data_stream());
     Ok((first, Body::from_stream(rest)))
+}
+
+/// A short body; nothing if it is longer, broken or late. What is too much is read and dropped within bounds, so that the sender
+/// sees the answer.
+pub async fn short(mut body: Body, max_bytes: usize) -> Option<Bytes> {
+    let end = Instant::now() + SHORT_TIME;
+    let mut all = BytesMut::new();
+    while let Some(frame) = timeout_at(end, body.frame()).await.ok()? {
+        let data = frame.ok()?.into_data().unwrap_or_default();
+        if all.len() + data.len() > max_bytes {
+            discard(body).await;
+            return None;
+        }
+        all.extend_from_slice(&data);
+    }
+    Some(all.freeze())
 }
 
 /// Reads and drops what is left, within bounds.

@@ -3,7 +3,7 @@
 //! **Invariant:** every answer of these paths, errors too, can be read by a page of another origin; no path serves a secret to a
 //! public key.
 
-pub(crate) mod body;
+pub mod body;
 pub mod cors;
 pub mod errors;
 mod health;
