@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tests::faults::{self, LATER, Timed};
-use tests::kafka;
+use tests::faults::{self, Timed};
 use tests::rivulet::{Options, Rivulet};
 
 /// From the start on an empty folder to the first 200 of `/ready`.
