@@ -28,12 +28,12 @@ fn before(broker: &Broker) -> Options {
     Options { kafka: Some(broker.address()), ..Options::default() }.set("kafka", "partitions", 8)
 }
 
-/// The first by name, so that the topic is still short: who has just read a hundred thousand records is not idle.
+/// Before a broker of its own: who has just read a hundred thousand records of others is not idle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bare_program_is_ready_within_a_second_and_small_when_idle() {
     let _timed = Timed::new("readiness: kafka");
-    let broker = kafka::shared().await;
-    let mut rivulet = ready_in_time(&before(&broker)).await;
+    let broker = kafka::own().await;
+    let mut rivulet = ready_in_time(&Options { kafka: Some(broker.address()), ..Options::default() }).await;
     faults::eventually("/ready names the broker as ok", LATER, async || {
         let ready = rivulet.client().get("/ready").await.ok()?;
         (ready.json["broker"] == "ok").then_some(())

@@ -67,6 +67,13 @@ pub async fn shared() -> Shared {
     Shared(slot)
 }
 
+/// A broker of one's own, whose topics are empty.
+pub async fn own() -> Broker {
+    let mut broker = Broker::prepared();
+    broker.start().await;
+    broker
+}
+
 impl Broker {
     fn prepared() -> Self {
         let dir = tempfile::Builder::new().prefix("rivulet-kafka-").tempdir().expect("a temporary folder");
