@@ -201,12 +201,32 @@ pub(crate) struct CatOptions {
     /// Print this partition alone.
     #[arg(long, value_name = "N")]
     pub(crate) partition: Option<u32>,
-    /// Start at this offset of each partition.
-    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
-    pub(crate) from: u64,
+    /// Start at this offset of each partition, or of one: `--from 100`, `--from 3=250,7=90`.
+    #[arg(long, value_name = "[PARTITION=]OFFSET", value_delimiter = ',')]
+    pub(crate) from: Vec<StartAt>,
     /// Go on printing as records come, until interrupted.
     #[arg(long)]
     pub(crate) follow: bool,
+}
+
+/// One value of `--from`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StartAt {
+    /// The partition meant; each, if none is named.
+    pub(crate) partition: Option<u32>,
+    pub(crate) offset: u64,
+}
+
+impl std::str::FromStr for StartAt {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (partition, offset) = match text.split_once('=') {
+            Some((partition, offset)) => (Some(partition.parse()?), offset),
+            None => (None, text),
+        };
+        Ok(Self { partition, offset: offset.parse()? })
+    }
 }
 
 #[derive(Debug, Args)]

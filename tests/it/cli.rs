@@ -82,6 +82,12 @@ async fn log_cat_prints_one_record_a_line_of_a_running_and_of_a_stopped_program(
         .await;
     let expected = running.iter().filter(|record| record.partition == running[0].partition).count();
     assert_eq!(String::from_utf8(one.stdout).unwrap().lines().count(), expected);
+    let last = &running[running.len() - 1];
+    let beyond = format!("999,{}={}", last.partition, last.offset);
+    let rest = rivulet.run(&["log", "cat", "--data", data, "--from", &beyond]).await;
+    assert_eq!(String::from_utf8(rest.stdout).unwrap().trim_end(), last.line, "{beyond}");
+    let no_offset = rivulet.run(&["log", "cat", "--data", data, "--from", "3="]).await;
+    assert_eq!(no_offset.status.code(), Some(2), "a partition without its offset");
 
     rivulet.terminate(tests::faults::SOON).await;
     let stopped = log::events(&rivulet).await;

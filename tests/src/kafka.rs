@@ -17,6 +17,7 @@ use crate::faults::{self, LATER, Signal};
 use crate::hole::Hole;
 use crate::kafka_node::{self, Listener};
 use crate::leash::Leash;
+use crate::log;
 
 /// How long a clean stop may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -79,6 +80,8 @@ impl Broker {
         let dir = tempfile::Builder::new().prefix("rivulet-kafka-").tempdir().expect("a temporary folder");
         let free = || kafka_node::free_port().expect("a free port");
         let (port, proxied, proxy) = (free(), free(), free());
+        log::forget(&format!("127.0.0.1:{port}"));
+        log::forget(&format!("127.0.0.1:{proxy}"));
         let own = Listener { name: "PLAINTEXT", port, advertised: port };
         let by_proxy = Listener { name: "PROXIED", port: proxied, advertised: proxy };
         kafka_node::write_files(dir.path(), &[own, by_proxy]).expect("the folder is writable");

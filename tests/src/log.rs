@@ -1,5 +1,8 @@
 //! The log as an operator sees it: `rivulet log cat` and `rivulet fate`.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
+
 use serde_json::Value;
 
 use crate::rivulet::Rivulet;
@@ -51,21 +54,51 @@ impl Record {
     }
 }
 
+/// What was read of the brokers' topics, by broker and topic: records of a broker stay as they are, and other tests share it.
+static SEEN: LazyLock<Mutex<HashMap<Place, Vec<Record>>>> = LazyLock::new(Mutex::default);
+
+/// A broker's address and a topic.
+type Place = (String, String);
+
+/// A new broker may get the address of one that is gone.
+pub(crate) fn forget(kafka: &str) {
+    SEEN.lock().expect("never poisoned").retain(|(address, _), _| address != kafka);
+}
+
 /// Everything on a topic, by partition and offset. Works on a running program's folder and on a stopped one's.
 pub async fn cat(rivulet: &Rivulet, topic: &str) -> Vec<Record> {
-    let data = rivulet.data();
-    let data = data.to_string_lossy();
-    let place = match rivulet.kafka() {
-        Some(kafka) => ["--kafka", kafka],
-        None => ["--data", &data],
+    let mut records = match rivulet.kafka() {
+        Some(kafka) => {
+            let place = (kafka.to_owned(), topic.to_owned());
+            let mut seen = SEEN.lock().expect("never poisoned").remove(&place).unwrap_or_default();
+            let from = resume(&seen);
+            seen.extend(read(rivulet, &["--kafka", kafka, "--topic", topic, "--from", &from]).await);
+            SEEN.lock().expect("never poisoned").insert(place, seen.clone());
+            seen
+        }
+        None => read(rivulet, &["--data", &rivulet.data().to_string_lossy(), "--topic", topic]).await,
     };
-    let output = rivulet.run(&["log", "cat", place[0], place[1], "--topic", topic]).await;
+    records.sort_by_key(|record| (record.partition, record.offset));
+    records
+}
+
+/// `--from` for what comes after these.
+fn resume(seen: &[Record]) -> String {
+    let mut next: HashMap<u64, u64> = HashMap::new();
+    for record in seen {
+        let next = next.entry(record.partition).or_default();
+        *next = (*next).max(record.offset + 1);
+    }
+    let starts = next.iter().map(|(partition, offset)| format!(",{partition}={offset}"));
+    std::iter::once("0".to_owned()).chain(starts).collect()
+}
+
+async fn read(rivulet: &Rivulet, options: &[&str]) -> Vec<Record> {
+    let output = rivulet.run(&[&["log", "cat"], options].concat()).await;
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "log cat failed: {errors}");
     let text = String::from_utf8(output.stdout).expect("log cat prints UTF-8");
-    let mut records: Vec<Record> = text.lines().filter(|line| !line.is_empty()).map(Record::read).collect();
-    records.sort_by_key(|record| (record.partition, record.offset));
-    records
+    text.lines().filter(|line| !line.is_empty()).map(Record::read).collect()
 }
 
 /// The events on `rivulet.events`.

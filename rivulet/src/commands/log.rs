@@ -11,10 +11,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use broker::log::Record;
 use schemas::json::{self, Limits};
-use schemas::topic::{Offset, Topic};
+use schemas::topic::Topic;
 use serde_json::Value;
 
-use super::records::{self, Span};
+use super::records::{self, Span, Starts};
 use crate::cli::CatOptions;
 use crate::console::say;
 
@@ -24,8 +24,8 @@ pub(super) async fn cat(options: CatOptions) -> anyhow::Result<ExitCode> {
         let names: Vec<_> = Topic::ALL.iter().map(|topic| topic.name()).collect();
         format!("no topic `{}`; there are {}", options.topic, names.join(", "))
     })?;
-    let span =
-        Span { topic, partition: options.partition, from: Offset(options.from), follow: options.follow };
+    let from = Starts::new(&options.from);
+    let span = Span { topic, partition: options.partition, from, follow: options.follow };
     records::read(&options.place, span, |record| say(&line(record))).await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -62,7 +62,7 @@ fn one_line(bytes: &[u8]) -> Option<String> {
 mod tests {
     use bytes::Bytes;
     use schemas::time::Timestamp;
-    use schemas::topic::{PartitionId, TopicPartition};
+    use schemas::topic::{Offset, PartitionId, TopicPartition};
 
     use super::*;
 

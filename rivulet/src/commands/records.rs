@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** reads without the folder's lock and makes no topic; ends at the end of the topic as it is met, unless it follows.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,32 +10,58 @@ use broker::embedded::reader::Reader;
 use broker::log::{Log as _, ReadLimit, Record};
 use schemas::topic::{Offset, PartitionId, Topic, TopicPartition};
 
-use crate::cli::LogPlace;
+use crate::cli::{LogPlace, StartAt};
 use crate::pipeline;
 
 /// How often a followed log is looked at again.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Which records.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Span {
     pub(super) topic: Topic,
     /// This partition alone.
     pub(super) partition: Option<u32>,
-    /// From this offset of each partition.
-    pub(super) from: Offset,
+    /// From where in each partition.
+    pub(super) from: Starts,
     /// Go on as records come.
     pub(super) follow: bool,
 }
 
+/// Where reading starts: one offset for all partitions, and others for some.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Starts {
+    all: u64,
+    of: BTreeMap<u32, u64>,
+}
+
+impl Starts {
+    /// What `--from` says; of two that say the same partition the last one holds.
+    pub(super) fn new(said: &[StartAt]) -> Self {
+        let mut starts = Self::default();
+        for start in said {
+            match start.partition {
+                Some(partition) => drop(starts.of.insert(partition, start.offset)),
+                None => starts.all = start.offset,
+            }
+        }
+        starts
+    }
+
+    fn of(&self, partition: PartitionId) -> Offset {
+        Offset(self.of.get(&partition.0).copied().unwrap_or(self.all))
+    }
+}
+
 impl Span {
     /// All that is there.
-    pub(super) const fn whole(topic: Topic) -> Self {
-        Self { topic, partition: None, from: Offset(0), follow: false }
+    pub(super) fn whole(topic: Topic) -> Self {
+        Self { topic, partition: None, from: Starts::default(), follow: false }
     }
 
     fn holds(&self, record: &Record) -> bool {
-        self.partition.is_none_or(|only| only == record.at.partition.0) && record.offset >= self.from
+        let partition = record.at.partition;
+        self.partition.is_none_or(|only| only == partition.0) && record.offset >= self.from.of(partition)
     }
 }
 
@@ -77,7 +104,7 @@ async fn read_kafka(brokers: &str, span: Span, take: &mut impl FnMut(&Record) ->
     for partition in 0..log.partitions(span.topic).await? {
         let at = TopicPartition { topic: span.topic, partition: PartitionId(partition) };
         if span.partition.is_none_or(|only| only == partition) {
-            places.push((at, log.start_offset(at).await?.max(span.from)));
+            places.push((at, log.start_offset(at).await?.max(span.from.of(at.partition))));
         }
     }
     loop {
