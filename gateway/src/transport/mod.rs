@@ -16,6 +16,7 @@ mod socket;
 mod stream;
 pub(crate) mod tail;
 mod tokens;
+mod vendor;
 mod websocket;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -58,7 +59,7 @@ pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/metrics", get(health::metrics).fallback(only_get))
         .merge(quarantine::router())
         .with_state(Arc::clone(gateway));
-    cors::wrap(routes)
+    cors::wrap(routes).merge(cors::wrap_vendors(vendor::router().with_state(Arc::clone(gateway))))
 }
 
 /// What every event of a client has in common, beside its body.
@@ -95,6 +96,7 @@ impl Client {
             key_is_good: renewed.is_some(),
             received_at: gateway.clock.now(),
             sent_at,
+            each_sent_at: Vec::new(),
             ack: ack.or(self.key.policy.ack).unwrap_or(gateway.config.ack),
             key: renewed.unwrap_or_else(|| Arc::clone(&self.key)),
             ip: self.ip.clone(),

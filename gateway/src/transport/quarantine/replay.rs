@@ -145,6 +145,7 @@ fn prepare(gateway: &Gateway, found: Found, patch: Option<&[u8]>) -> Result<Read
         key_is_good: true,
         received_at: kept.received_at,
         sent_at: kept.sent_at.map_or(SentAt::Absent, SentAt::At),
+        each_sent_at: Vec::new(),
         ack: AckLevel::Disk,
         ip: kept.ip,
         user_agent: kept.user_agent,

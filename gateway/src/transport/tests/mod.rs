@@ -3,6 +3,7 @@
 mod keys;
 mod pixel;
 mod streams;
+mod vendors;
 
 use std::io::Write as _;
 
