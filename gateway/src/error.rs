@@ -16,14 +16,12 @@ pub struct RequestError {
     pub code: Code,
     /// What to do next.
     pub message: Cow<'static, str>,
-    /// What `Allow` says, for a wrong method.
-    pub allow: Option<&'static str>,
 }
 
 impl RequestError {
     /// An error with its message.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), allow: None }
+        Self { code, message: message.into() }
     }
 
     /// The status that goes with the code.

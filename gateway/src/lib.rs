@@ -71,6 +71,7 @@ use crate::push::PushHub;
 use crate::recent::Recent;
 pub use crate::server::{ServerConfig, TlsFiles};
 use crate::telemetry::Metrics;
+use crate::transport::api::Api;
 use crate::transport::body::Budget;
 use crate::transport::tail::Tail;
 
@@ -140,9 +141,14 @@ impl Gateway {
         }))
     }
 
-    /// Every path of the gateway, ready to be merged with others' or served.
+    /// Every path of the gateway, to which others may add theirs.
+    pub fn api(self: &Arc<Self>) -> Api<()> {
+        transport::api(self)
+    }
+
+    /// Every path of the gateway, ready to be served.
     pub fn router(self: &Arc<Self>) -> Router {
-        transport::router(self)
+        self.api().serve(self)
     }
 
     /// Replaces the keys, for all requests from now on and for open sockets. A fault in any entry leaves all as they were, and is

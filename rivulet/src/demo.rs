@@ -14,7 +14,6 @@ use axum::routing::post;
 use broker::clock::Clock;
 use gateway::error::RequestError;
 use gateway::transport::body::short;
-use gateway::transport::errors::method_not_allowed;
 use schemas::id::{AnonymousId, ProfileKey, UserId, means_nobody};
 use schemas::token::{Claims, Secrets};
 use schemas::verdict::Code;
@@ -42,8 +41,7 @@ struct Wanted {
 
 /// `POST /demo/token`.
 pub(crate) fn router(secrets: Secrets, clock: Arc<dyn Clock>) -> Router {
-    let only_post = || async { method_not_allowed("POST") };
-    Router::new().route("/demo/token", post(mint).fallback(only_post)).with_state(Minter { secrets, clock })
+    Router::new().route("/demo/token", post(mint)).with_state(Minter { secrets, clock })
 }
 
 async fn mint(State(minter): State<Minter>, body: Body) -> Response {

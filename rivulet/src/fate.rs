@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use broker::log::{self, Log, Record, SharedLog};
 use gateway::Gateway;
 use gateway::error::RequestError;
+use gateway::transport::api::{Access, Answer, Api, Content, Operation, Parameter, Verb, shape};
+use schemars::JsonSchema;
 use schemas::id::EventId;
 use schemas::topic::{Offset, Topic, TopicPartition};
 use schemas::verdict::Code;
@@ -21,8 +21,24 @@ use serde_json::Value;
 
 use crate::pipeline::ProcessorCell;
 
+const FATE: Operation = Operation {
+    method: Verb::Get,
+    path: "/v1/fate/{event_id}",
+    summary: "What became of an event.",
+    access: Access::SecretKey,
+    parameters: &[Parameter {
+        name: "event_id",
+        place: "path",
+        about: "In any spelling of a UUID.",
+        shape: shape::<EventId>,
+    }],
+    body: &[],
+    answers: &[Answer::ok("Its outcome, and the records that name it.", &[Content::json(shape::<Fate>)])],
+    errors: &[Code::RequestInvalid, Code::LogUnavailable],
+};
+
 /// What became of an event.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Fate {
     pub(crate) event_id: EventId,
     pub(crate) outcome: Outcome,
@@ -31,7 +47,7 @@ pub(crate) struct Fate {
 }
 
 /// The one outcome of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     /// On the log.
@@ -43,7 +59,7 @@ pub(crate) enum Outcome {
 }
 
 /// One record that names the event.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Sighting {
     pub(crate) topic: &'static str,
     /// Absent while it waits in the spool.
@@ -161,8 +177,8 @@ impl Service {
     }
 
     /// Its path.
-    pub(crate) fn router(self) -> Router {
-        Router::new().route("/v1/fate/{event_id}", get(answer)).with_state(self)
+    pub(crate) fn api(self) -> Api<()> {
+        Api::new().route(FATE, answer).with_state(self)
     }
 }
 

@@ -16,8 +16,9 @@ use broker::clock::{Clock, SystemClock};
 use broker::embedded::Journal;
 use broker::log::SharedLog;
 use gateway::error::RequestError;
-use gateway::transport::cors;
+use gateway::transport::api::{Access, Answer, Content, Operation, Parameter, Verb, shape};
 use gateway::transport::errors::not_found;
+use gateway::transport::{cors, methods};
 use gateway::{Gateway, GatewayConfig};
 use processor::control::ControlKey;
 use processor::{Processor, ProcessorConfig, StartError};
@@ -103,7 +104,11 @@ impl Pipeline {
                     Arc::clone(&self.log),
                     Arc::clone(&self.processor),
                 );
-                router = router.merge(gateway.router()).merge(fate.router()).merge(assets::sdk());
+                let mut api = gateway.api().merge(fate.api());
+                if self.role == Role::Both {
+                    api = api.describe(PROFILE);
+                }
+                router = router.merge(api.serve(gateway)).merge(assets::sdk());
             }
             None => router = router.merge(self.health_router()),
         }
@@ -115,10 +120,10 @@ impl Pipeline {
         }
         router = router.fallback(|| async { not_found() });
         if self.role == Role::Gateway {
-            return router;
+            return methods::wrap(router);
         }
         let parts = Parts { processor: Arc::clone(&self.processor), others: router };
-        Router::new().fallback(dispatch).with_state(parts)
+        methods::wrap(Router::new().fallback(dispatch).with_state(parts))
     }
 
     /// Waits until a part turns out to be unable to run, with the reason. To be awaited once.
@@ -167,6 +172,23 @@ struct Parts {
     others: Router,
 }
 
+/// What the processor serves.
+const PROFILE: Operation = Operation {
+    method: Verb::Get,
+    path: "/v1/profiles/{id}",
+    summary: "What is known of somebody.",
+    access: Access::SecretKeyOrToken,
+    parameters: &[Parameter {
+        name: "id",
+        place: "path",
+        about: "`user:x`, `anonymous:x`, or a bare id.",
+        shape: shape::<String>,
+    }],
+    body: &[],
+    answers: &[Answer::ok("The profile.", &[Content::other("application/json")])],
+    errors: &[Code::NotFound, Code::LogUnavailable],
+};
+
 /// Where the processor's own paths are.
 const PROFILES: &str = "/v1/profiles/";
 
@@ -176,7 +198,10 @@ async fn dispatch(State(parts): State<Parts>, request: Request) -> Response {
     }
     match parts.processor.get() {
         // A shop's page is of another origin than this program, and reads its visitor's profile with a token.
-        Some(processor) => cors::wrap(processor.router()).oneshot(request).await.into_response(),
+        Some(processor) => {
+            let routes = Router::new().fallback_service(processor.router());
+            cors::wrap(routes).oneshot(request).await.into_response()
+        }
         None => {
             RequestError::new(Code::LogUnavailable, "The processor waits for the broker; ask again later.")
                 .into_response()

@@ -32,6 +32,7 @@ pub struct ClientHello {
 
 /// A client's report of events that it dropped knowingly: one of the array `discarded` beside the `events` of a batch frame or a
 /// body of `POST /v1/events`. It may come several times, and with a higher number each: what counts is an id's highest.
+#[cfg_attr(feature = "describe", derive(schemars::JsonSchema))]
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Discarded {
     /// The report's own, a UUID.
@@ -129,6 +130,7 @@ pub enum ServerFrame {
 }
 
 /// What the server takes, told in `hello` and at `GET /v1/limits`. Sizes in bytes, after inflation.
+#[cfg_attr(feature = "describe", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Largest event.

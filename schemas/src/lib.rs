@@ -59,3 +59,6 @@ pub mod decision;
 
 #[cfg(feature = "token")]
 pub mod token;
+
+#[cfg(feature = "describe")]
+mod describe;

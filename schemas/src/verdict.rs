@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::EventId;
 
 /// How safe an event is. Ordered: `Received < Disk < Broker`.
+#[cfg_attr(feature = "describe", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AckLevel {
@@ -32,6 +33,7 @@ impl AckLevel {
 }
 
 /// What became of an event at the edge.
+#[cfg_attr(feature = "describe", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -259,6 +261,7 @@ impl<'de> Deserialize<'de> for Code {
 }
 
 /// Why an event was not accepted as it is.
+#[cfg_attr(feature = "describe", derive(schemars::JsonSchema))]
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reason {
     /// What is wrong.
@@ -299,6 +302,7 @@ impl Reason {
 }
 
 /// The answer for one event.
+#[cfg_attr(feature = "describe", derive(schemars::JsonSchema))]
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     /// The event's id, canonical; absent if none could be read.
@@ -318,6 +322,7 @@ pub struct Verdict {
 }
 
 /// Something odd that did not stop the event.
+#[cfg_attr(feature = "describe", derive(schemars::JsonSchema))]
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Warning {
     /// Stable word: `identity.nobody`, `event.unknown_field`, `timestamp.clamped`, `schema.invalid`, …

@@ -29,6 +29,7 @@ mod kafka;
 mod keys;
 mod ledger;
 mod numbers;
+mod openapi;
 mod operators;
 mod privacy;
 mod quarantine;

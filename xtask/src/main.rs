@@ -37,7 +37,7 @@ cargo xtask <command>
 
   up [--release] [args]     build everything and run `rivulet up`; args go to it; `--kafka` alone starts a broker first
   test [all | stage ...]    install what the tests need and run every stage; `all` adds what is too slow for that;
-                            or only the stages named: lint build unit it web torture
+                            or only the stages named: lint build unit it api web torture
                             deny doc operators slow-it long-torture
   ci                        the stages of `test`, without installing anything
   tidy                      what no compiler checks: boundaries, documents, file sizes, texts

@@ -13,7 +13,11 @@ const PROGRAMS: &[(&str, &[&str], &[&str])] = &[
     ("Redis", &["redis-server"], &["redis-server"]),
     ("a JDK", &["java"], &["default-jdk-headless"]),
     ("Maven", &["mvn"], &["maven"]),
+    ("Python", &["python3"], &["python3", "python3-venv"]),
 ];
+
+/// The version that holds the program against its own description.
+const SCHEMATHESIS: &str = "4.32.5";
 
 /// Headers that librdkafka is compiled with, and the Debian packages that bring them.
 const HEADERS: &[(&str, &str)] = &[("openssl/ssl.h", "libssl-dev"), ("zlib.h", "zlib1g-dev")];
@@ -27,7 +31,27 @@ pub(crate) fn run(_args: &[String]) -> Result<()> {
     toolchain::need_java()?;
     let libs = kafka::fetch()?;
     step::skip("jars of Kafka", &format!("{} in {}", step::size(step::folder_size(&libs)), libs.display()));
+    install_schemathesis()?;
     Ok(())
+}
+
+/// Schemathesis, with everything that it needs, in a folder of its own.
+fn install_schemathesis() -> Result<()> {
+    let folder = step::root().join(".components/schemathesis");
+    let python = folder.join("bin/python");
+    let version = format!("schemathesis=={SCHEMATHESIS}");
+    let stamp = folder.join("version");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == version) {
+        step::skip("Schemathesis", &format!("{SCHEMATHESIS} is there"));
+        return Ok(());
+    }
+    step::step("install Schemathesis", || {
+        let by_hand = "Python 3.10 or newer with `venv` is needed, and a package index that pip can reach";
+        step::run(step::command("python3").args(["-m", "venv", "--clear"]).arg(&folder)).context(by_hand)?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &version];
+        step::run(step::command(&python).args(pip)).context(by_hand)?;
+        Ok(std::fs::write(&stamp, &version)?)
+    })
 }
 
 fn install_packages() -> Result<()> {

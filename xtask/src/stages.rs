@@ -25,10 +25,15 @@ const fn minutes(count: u64) -> Duration {
 
 /// What `test` and `ci` run, in this order. Whatever is too slow for its budget belongs to [`SLOW`].
 const STAGES: &[Stage] = &[
-    Stage { name: "lint", budget: minutes(2), work: lint },
+    Stage { name: "lint", budget: minutes(1), work: lint },
     Stage { name: "build", budget: minutes(15), work: build },
     Stage { name: "unit", budget: minutes(3), work: unit },
     Stage { name: "it", budget: minutes(8), work: integration },
+    Stage {
+        name: "api",
+        budget: minutes(1),
+        work: |tally| count(tally, cargo_test(&["--test", "it"], &[API_TESTS])),
+    },
     Stage { name: "web", budget: minutes(5), work: web },
     Stage { name: "torture", budget: minutes(3), work: torture },
 ];
@@ -48,6 +53,9 @@ const SLOW: &[Stage] = &[
 
 /// Tests of `it` that restart the program before a broker many times.
 const SLOW_TESTS: &str = "spool_position::";
+
+/// Schemathesis, which takes its time, against the program.
+const API_TESTS: &str = "openapi::";
 
 /// Kills that the crash tests ask for in `test all`.
 const LONG_KILLS: &str = "500";
@@ -170,7 +178,7 @@ fn unit(tally: &mut Tally) -> Result<()> {
 }
 
 fn integration(tally: &mut Tally) -> Result<()> {
-    let skipped = ["crash::", SLOW_TESTS].map(|name| ["--skip", name]);
+    let skipped = ["crash::", API_TESTS, SLOW_TESTS].map(|name| ["--skip", name]);
     count(tally, cargo_test(&["--test", "*"], skipped.as_flattened()))
 }
 

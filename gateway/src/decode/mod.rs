@@ -1,7 +1,6 @@
 //! From the body's bytes to the events in it.
 //!
-//! **Invariant:** what is wrong with one event costs only that event: nothing here judges one, and of ours nothing looks inside.
+//! **Invariant:** nothing here looks inside an event: what is wrong with one event costs only that event.
 
 pub(crate) mod compression;
 pub(crate) mod native;
-pub(crate) mod vendor;

@@ -9,10 +9,67 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use super::api::{Access, Answer, Content, Operation, Verb, shape};
 use super::errors;
 use crate::Gateway;
+
+pub(crate) const LIVE: Operation = Operation {
+    method: Verb::Get,
+    path: "/live",
+    summary: "The process answers.",
+    access: Access::Everybody,
+    parameters: &[],
+    body: &[],
+    answers: &[Answer::ok("Alive.", &[Content::other("application/json")])],
+    errors: &[],
+};
+
+pub(crate) const READY: Operation = Operation {
+    path: "/ready",
+    summary: "Whether events are taken, and what the log says of itself.",
+    answers: &[
+        Answer::ok("Events are taken.", &[Content::json(shape::<Readiness>)]),
+        Answer::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "No events are taken now.",
+            &[Content::json(shape::<Readiness>)],
+        ),
+    ],
+    ..LIVE
+};
+
+pub(crate) const METRICS: Operation = Operation {
+    path: "/metrics",
+    summary: "Everybody's figures.",
+    answers: &[Answer::ok("OpenMetrics.", &[Content::other("application/openmetrics-text")])],
+    ..LIVE
+};
+
+#[derive(Serialize, JsonSchema)]
+struct Readiness {
+    /// `ready`, `draining` or `closed`.
+    status: &'static str,
+    /// The log takes events.
+    admitting: bool,
+    /// `ok`, `full` or `failing`.
+    disk: String,
+    disk_bytes: u64,
+    /// `ok`, `down`, or `none` when there is none.
+    broker: String,
+    spool: Spool,
+    corrupted_records: u64,
+    unpublishable_records: u64,
+}
+
+/// What waits for the broker.
+#[derive(Serialize, JsonSchema)]
+struct Spool {
+    records: u64,
+    bytes: u64,
+}
 
 /// The process answers.
 pub(crate) async fn live() -> Response {
@@ -27,18 +84,18 @@ pub(crate) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
         (false, true) => "ready",
         (false, false) => "closed",
     };
-    let body = json!({
-        "status": status,
-        "admitting": health.admitting,
-        "disk": health.disk,
-        "disk_bytes": health.disk_bytes,
-        "broker": health.broker,
-        "spool": {"records": health.spooled_records, "bytes": health.spooled_bytes},
-        "corrupted_records": health.corrupted_records,
-        "unpublishable_records": health.unpublishable_records,
-    });
+    let body = Readiness {
+        status,
+        admitting: health.admitting,
+        disk: health.disk,
+        disk_bytes: health.disk_bytes,
+        broker: health.broker,
+        spool: Spool { records: health.spooled_records, bytes: health.spooled_bytes },
+        corrupted_records: health.corrupted_records,
+        unpublishable_records: health.unpublishable_records,
+    };
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    errors::json(code, body.to_string().into_bytes())
+    errors::json(code, serde_json::to_vec(&body).unwrap_or_default())
 }
 
 /// Everybody's metrics.

@@ -8,8 +8,22 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
+use schemas::frame::Limits;
+
+use super::api::{Access, Answer, Content, Operation, Verb, shape};
 use super::errors;
 use crate::Gateway;
+
+pub(crate) const LIMITS: Operation = Operation {
+    method: Verb::Get,
+    path: "/v1/limits",
+    summary: "What may be sent at once.",
+    access: Access::Everybody,
+    parameters: &[],
+    body: &[],
+    answers: &[Answer::ok("The limits in force.", &[Content::json(shape::<Limits>)])],
+    errors: &[],
+};
 
 /// The limits as JSON.
 pub(crate) async fn limits(State(gateway): State<Arc<Gateway>>) -> Response {

@@ -3,11 +3,13 @@
 //! **Invariant:** every answer of these paths, errors too, can be read by a page of another origin; no path serves a secret to a
 //! public key.
 
+pub mod api;
 pub mod body;
 pub mod cors;
 pub mod errors;
 mod health;
 mod limits;
+pub mod methods;
 mod pixel;
 mod quarantine;
 mod registry;
@@ -16,20 +18,18 @@ mod socket;
 mod stream;
 pub(crate) mod tail;
 mod tokens;
-mod vendor;
 mod websocket;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use axum::Router;
-use axum::routing::{get, post};
 use http::Extensions;
 use http::HeaderMap;
 use http::header::USER_AGENT;
 use schemas::id::SourceName;
 use schemas::verdict::AckLevel;
 
+use self::api::Api;
 use crate::Gateway;
 use crate::address;
 use crate::authenticate::Key;
@@ -42,24 +42,21 @@ use crate::server::Peer;
 const MAX_USER_AGENT_BYTES: usize = 512;
 
 /// The gateway's routes.
-pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
-    let only_get = || async { errors::method_not_allowed("GET, HEAD, OPTIONS") };
-    let only_post = || async { errors::method_not_allowed("POST, OPTIONS") };
-    let routes = Router::new()
-        .route("/v1/events", post(rest::events).fallback(only_post))
-        .route("/v1/pixel.gif", get(pixel::pixel).fallback(only_get))
-        .route("/v1/stream", get(websocket::stream).fallback(only_get))
-        .route("/v1/tokens", post(tokens::mint).fallback(only_post))
-        .route("/v1/limits", get(limits::limits).fallback(only_get))
-        .route("/v1/schemas", get(registry::list).fallback(only_get))
-        .route("/v1/schemas/{event_type}/{version}", get(registry::document).fallback(only_get))
-        .route("/v1/tail", get(tail::follow).fallback(only_get))
-        .route("/live", get(health::live).fallback(only_get))
-        .route("/ready", get(health::ready).fallback(only_get))
-        .route("/metrics", get(health::metrics).fallback(only_get))
-        .merge(quarantine::router())
-        .with_state(Arc::clone(gateway));
-    cors::wrap(routes).merge(cors::wrap_vendors(vendor::router().with_state(Arc::clone(gateway))))
+pub(crate) fn api(gateway: &Arc<Gateway>) -> Api<()> {
+    Api::new()
+        .route(rest::EVENTS, rest::events)
+        .route(pixel::PIXEL, pixel::pixel)
+        .route(websocket::STREAM, websocket::stream)
+        .route(tokens::TOKENS, tokens::mint)
+        .route(limits::LIMITS, limits::limits)
+        .route(registry::LIST, registry::list)
+        .route(registry::DOCUMENT, registry::document)
+        .route(tail::TAIL, tail::follow)
+        .route(health::LIVE, health::live)
+        .route(health::READY, health::ready)
+        .route(health::METRICS, health::metrics)
+        .merge(quarantine::api())
+        .with_state(Arc::clone(gateway))
 }
 
 /// What every event of a client has in common, beside its body.
@@ -96,7 +93,6 @@ impl Client {
             key_is_good: renewed.is_some(),
             received_at: gateway.clock.now(),
             sent_at,
-            each_sent_at: Vec::new(),
             ack: ack.or(self.key.policy.ack).unwrap_or(gateway.config.ack),
             key: renewed.unwrap_or_else(|| Arc::clone(&self.key)),
             ip: self.ip.clone(),

@@ -15,14 +15,39 @@ use axum::response::{IntoResponse as _, Response};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use schemas::verdict::Code;
+use schemas::id::{AnonymousId, EventType};
+use schemas::verdict::{AckLevel, Code};
 use serde::de::IgnoredAny;
 
+use super::api::{Access, Answer, Content, Operation, Parameter, Verb, shape};
 use super::rest::{acknowledgement, answered, status};
 use super::{Client, Visitor};
 use crate::Gateway;
 use crate::decode::native::SentAt;
 use crate::error::RequestError;
+
+const PICTURE: &[Content] = &[Content::other("image/gif")];
+
+pub(crate) const PIXEL: Operation = Operation {
+    method: Verb::Get,
+    path: "/v1/pixel.gif",
+    summary: "Takes one event, whose members are the query's parameters.",
+    access: Access::AnyKey,
+    parameters: &[
+        Parameter { name: "event_type", place: "query", about: "The type.", shape: shape::<EventType> },
+        Parameter { name: "anonymous_id", place: "query", about: "The device.", shape: shape::<AnonymousId> },
+        Parameter { name: "ack", place: "query", about: "The level.", shape: shape::<AckLevel> },
+    ],
+    body: &[],
+    answers: &[
+        Answer::ok("Accepted, or known already.", PICTURE),
+        Answer::new(StatusCode::NO_CONTENT, "A prefetch, which makes no event.", &[]),
+        Answer::new(StatusCode::UNPROCESSABLE_ENTITY, "Rejected or quarantined.", PICTURE),
+        Answer::new(StatusCode::TOO_MANY_REQUESTS, "Beyond the key's rate or quota.", PICTURE),
+        Answer::new(StatusCode::SERVICE_UNAVAILABLE, "Cannot be taken now.", PICTURE),
+    ],
+    errors: &[Code::Draining, Code::Internal],
+};
 
 /// A transparent GIF of one pixel.
 const GIF: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";

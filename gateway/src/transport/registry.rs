@@ -9,14 +9,67 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use schemars::JsonSchema;
 use schemas::id::EventType;
 use schemas::registry::{Registry, Schema};
 use schemas::verdict::Code;
-use serde_json::json;
+use serde::Serialize;
 
+use super::api::{Access, Answer, Content, Operation, Parameter, Verb, shape};
 use super::errors;
 use crate::Gateway;
 use crate::error::RequestError;
+
+pub(crate) const LIST: Operation = Operation {
+    method: Verb::Get,
+    path: "/v1/schemas",
+    summary: "The schemas in force.",
+    access: Access::SecretKey,
+    parameters: &[],
+    body: &[],
+    answers: &[Answer::ok("Each type and version.", &[Content::json(shape::<All>)])],
+    errors: &[],
+};
+
+pub(crate) const DOCUMENT: Operation = Operation {
+    path: "/v1/schemas/{event_type}/{version}",
+    summary: "One schema.",
+    parameters: &[
+        Parameter { name: "event_type", place: "path", about: "The type.", shape: shape::<EventType> },
+        Parameter {
+            name: "version",
+            place: "path",
+            about: "A version, a range such as `1` or `1.2`, or `latest`.",
+            shape: shape::<String>,
+        },
+    ],
+    answers: &[Answer::ok("The document as it was written.", &[Content::other("application/schema+json")])],
+    errors: &[Code::SchemaUnknown, Code::SchemaVersionUnknown, Code::NotFound],
+    ..LIST
+};
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Schemas")]
+struct All {
+    schemas: Vec<Entry>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SchemaEntry")]
+struct Entry {
+    /// `type@version`.
+    schema: String,
+    r#type: EventType,
+    version: String,
+    /// What events are judged by unless they pin another.
+    newest: bool,
+    /// What happens to events that do not fit.
+    mode: String,
+    /// Personal data is replaced or dropped by it.
+    redacts: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<serde_json::Value>,
+}
 
 /// Names the version that was meant by `latest` or a range.
 const SCHEMA_HEADER: HeaderName = HeaderName::from_static("x-schema");
@@ -31,23 +84,23 @@ pub(crate) async fn list(
 ) -> Result<Response, RequestError> {
     gateway.keys().authenticate_secret(&headers, &uri)?;
     let registry = gateway.schemas.load();
-    let all: Vec<_> = registry.schemas().map(|schema| entry(&registry, schema)).collect();
-    Ok(errors::json(StatusCode::OK, json!({ "schemas": all }).to_string().into_bytes()))
+    let all = All { schemas: registry.schemas().map(|schema| entry(&registry, schema)).collect() };
+    Ok(errors::json(StatusCode::OK, serde_json::to_vec(&all).unwrap_or_default()))
 }
 
-fn entry(registry: &Registry, schema: &Schema) -> serde_json::Value {
+fn entry(registry: &Registry, schema: &Schema) -> Entry {
     let id = schema.id();
     let newest = registry.schema(&id.event_type, None).ok().flatten();
     let document = registry.document(id);
-    json!({
-        "schema": id.to_string(),
-        "type": id.event_type,
-        "version": id.version.to_string(),
-        "newest": newest.is_some_and(|newest| newest.id() == id),
-        "mode": schema.mode().to_string(),
-        "redacts": registry.redaction(&id.event_type).is_some(),
-        "title": document.and_then(|document| document.get("title")),
-    })
+    Entry {
+        schema: id.to_string(),
+        r#type: id.event_type.clone(),
+        version: id.version.to_string(),
+        newest: newest.is_some_and(|newest| newest.id() == id),
+        mode: schema.mode().to_string(),
+        redacts: registry.redaction(&id.event_type).is_some(),
+        title: document.and_then(|document| document.get("title")).cloned(),
+    }
 }
 
 /// One document. `{version}` is a version, a range such as `1` or `1.2`, or `latest`.

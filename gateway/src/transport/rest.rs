@@ -11,17 +11,80 @@ use axum::response::{IntoResponse as _, Response};
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use schemars::JsonSchema;
 use schemas::json::{Kind, Member};
+use schemas::time::Timestamp;
 use schemas::verdict::{AckLevel, Code, Status, Verdict};
 use serde::Serialize;
 
-use super::stream::Stream;
+use super::api::{self, Access, Content, Events, Operation, Parameter, Verb, shape};
+use super::stream::{Stream, Summary};
 use super::{Client, Visitor, body, errors};
 use crate::Gateway;
 use crate::authenticate::{Key, origin, parameter};
 use crate::decode::compression::{self, Cap};
 use crate::decode::native::{self, ContentType, SentAt};
 use crate::error::RequestError;
+
+pub(super) const SENDING: &[Parameter] = &[
+    Parameter {
+        name: "ack",
+        place: "query",
+        about: "The level that is waited for.",
+        shape: shape::<AckLevel>,
+    },
+    Parameter {
+        name: "sent_at",
+        place: "query",
+        about: "When the client sends, by its own clock.",
+        shape: shape::<Timestamp>,
+    },
+];
+
+/// What a body is answered with.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "describes what is written by its parts")]
+enum Told {
+    /// One verdict an event, in the order sent.
+    Verdicts(Answer<'static>),
+    /// Of NDJSON longer than one batch.
+    Summary(Summary),
+}
+
+const TOLD: &[Content] = &[Content::json(shape::<Told>), Content::other("application/x-ndjson")];
+
+pub(crate) const EVENTS: Operation = Operation {
+    method: Verb::Post,
+    path: "/v1/events",
+    summary: "Takes events and says what became of each.",
+    access: Access::AnyKey,
+    parameters: SENDING,
+    body: &[
+        Content::json(shape::<Events>),
+        Content::other("application/x-ndjson"),
+        Content::other("text/plain"),
+    ],
+    answers: &[
+        api::Answer::ok("All accepted, or known already.", TOLD),
+        api::Answer::new(StatusCode::MULTI_STATUS, "A mix.", TOLD),
+        api::Answer::new(StatusCode::UNPROCESSABLE_ENTITY, "All rejected or quarantined.", TOLD),
+        api::Answer::new(StatusCode::TOO_MANY_REQUESTS, "Beyond the key's rate or quota.", TOLD),
+        api::Answer::new(StatusCode::SERVICE_UNAVAILABLE, "Nothing can be taken now.", TOLD),
+    ],
+    errors: &[
+        Code::BodyCompression,
+        Code::BodySyntax,
+        Code::BodyEmpty,
+        Code::BodyTimeout,
+        Code::BodyTooLarge,
+        Code::BatchTooManyEvents,
+        Code::BodyUnsupported,
+        Code::Draining,
+        Code::Overloaded,
+        Code::Internal,
+    ],
+};
 
 /// What is known before the body is read.
 struct Asked {
@@ -34,7 +97,8 @@ struct Asked {
     follows: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Verdicts")]
 struct Answer<'a> {
     events: &'a [Verdict],
 }

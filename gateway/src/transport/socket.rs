@@ -21,7 +21,7 @@ use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
     UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use schemas::verdict::Code;
@@ -96,7 +96,10 @@ impl Upgrade {
     /// Checks the request. `protocol` is selected if the client offers it.
     pub(crate) fn of(request: &mut Request, protocol: &'static str) -> Result<Self, RequestError> {
         let headers = request.headers();
-        let asks = lists(headers, &CONNECTION, "upgrade") && lists(headers, &UPGRADE, "websocket");
+        // `HEAD` is routed as `GET` is.
+        let asks = request.method() == Method::GET
+            && lists(headers, &CONNECTION, "upgrade")
+            && lists(headers, &UPGRADE, "websocket");
         let version = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
         let key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| asks && version).ok_or_else(|| {
             RequestError::new(

@@ -17,6 +17,7 @@ use futures_util::stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
+use schemars::JsonSchema;
 use schemas::json;
 use schemas::verdict::{AckLevel, Code, Status, Verdict};
 use serde::Serialize;
@@ -67,7 +68,7 @@ struct Running {
 }
 
 /// What is told of a long body.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct Summary {
     /// Events by status.
     counts: Counts,
@@ -84,7 +85,7 @@ pub(super) struct Summary {
     metered: usize,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Counts {
     accepted: u64,
     duplicate: u64,
@@ -93,7 +94,7 @@ struct Counts {
     retry: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Problem {
     /// The event's place in the body, from 0.
     index: u64,

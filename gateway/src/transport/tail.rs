@@ -20,9 +20,21 @@ use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 
+use super::api::{Access, Answer, Content, Operation, Verb};
 use crate::Gateway;
 use crate::config::GatewayConfig;
 use crate::error::RequestError;
+
+pub(crate) const TAIL: Operation = Operation {
+    method: Verb::Get,
+    path: "/v1/tail",
+    summary: "Every verdict as it is told.",
+    access: Access::SecretKey,
+    parameters: &[],
+    body: &[],
+    answers: &[Answer::ok("Server-sent events, without end.", &[Content::other("text/event-stream")])],
+    errors: &[Code::Overloaded],
+};
 
 /// A comment keeps proxies from cutting a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -8,36 +8,55 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
+use schemars::JsonSchema;
 use schemas::id::{AnonymousId, ProfileKey, SourceName, UserId, means_nobody};
 use schemas::token::{Claims, SecretText};
 use schemas::verdict::Code;
 use serde::{Deserialize, Serialize};
 
+use super::api::{Access, Answer, Content, Operation, Verb, shape};
 use super::{body, errors};
 use crate::Gateway;
 use crate::authenticate::{Credential, MAX_TOKEN_LIFETIME_S};
 use crate::error::RequestError;
 
+pub(crate) const TOKENS: Operation = Operation {
+    method: Verb::Post,
+    path: "/v1/tokens",
+    summary: "Mints a token by which a page may send, or speak for its user, for a while.",
+    access: Access::SecretKey,
+    parameters: &[],
+    body: &[Content::json(shape::<Wanted>)],
+    answers: &[Answer::ok("The token.", &[Content::json(shape::<Minted>)])],
+    errors: &[Code::BodyTooLarge, Code::BodyTimeout, Code::BodySyntax, Code::Overloaded],
+};
+
 /// How long a token lives unless its asker says otherwise, seconds.
 const LIFETIME_S: i64 = 3_600;
 
 /// What the token is to say.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TokenWanted")]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     /// The public key's name: the token stands for that key.
+    #[schemars(skip_serializing_if = "Option::is_none")]
     source: Option<SourceName>,
     /// The origin whose pages may use it.
+    #[schemars(skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
     /// The user that it vouches for.
+    #[schemars(skip_serializing_if = "Option::is_none")]
     user_id: Option<UserId>,
     /// The device that it vouches for.
+    #[schemars(skip_serializing_if = "Option::is_none")]
     anonymous_id: Option<AnonymousId>,
     /// Seconds.
+    #[schemars(skip_serializing_if = "Option::is_none", range(min = 1, max = MAX_TOKEN_LIFETIME_S))]
     lifetime_s: Option<i64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Minted {
     token: String,
     /// Seconds since 1970.

@@ -83,6 +83,7 @@ pub fn patch(document: &[u8], operations: &[u8]) -> Result<Vec<u8>, PatchError> 
 }
 
 /// A place where two documents differ.
+#[cfg_attr(feature = "describe", derive(schemars::JsonSchema))]
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Difference {
     /// Where.

@@ -3,6 +3,7 @@
 //! **Invariant:** a request looks at no more than [`SCAN_RECORDS`] records and says where to go on, so that a full topic costs
 //! many small requests instead of a large one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use broker::log::ReadError;
 use http::{HeaderMap, StatusCode, Uri};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use schemas::id::SourceName;
 use schemas::time::Timestamp;
 use schemas::verdict::{Code, Reason};
@@ -30,6 +32,19 @@ const DEFAULT_RECORDS: usize = 100;
 /// Groups returned; more are summed up in `others`.
 const MAX_GROUPS: usize = 1_000;
 
+/// `limit`.
+pub(super) struct Count;
+
+impl JsonSchema for Count {
+    fn schema_name() -> Cow<'static, str> {
+        "Count".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 1, "maximum": MAX_RECORDS})
+    }
+}
+
 /// Which records are asked for.
 struct Filter {
     code: Option<Code>,
@@ -39,16 +54,18 @@ struct Filter {
     limit: usize,
 }
 
-#[derive(Serialize)]
-struct Page {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "QuarantinePage")]
+pub(super) struct Page {
     records: Vec<Found>,
     /// Go on with `?after=`; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Place>,
 }
 
-#[derive(Serialize)]
-struct Summary {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "QuarantineReasons")]
+pub(super) struct Summary {
     reasons: Vec<Group>,
     /// Records whose group is not listed.
     others: u64,
@@ -57,7 +74,7 @@ struct Summary {
 }
 
 /// What refusals have in common.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 struct Common {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,7 +86,7 @@ struct Common {
     source: SourceName,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Group {
     #[serde(flatten)]
     common: Common,

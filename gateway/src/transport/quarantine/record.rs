@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a record that is none of ours is passed over and counted, never an error.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::log::{ReadError, ReadLimit, Record, SharedLog};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use schemas::id::{EventId, SourceName};
 use schemas::json;
 use schemas::time::Timestamp;
@@ -41,6 +43,16 @@ impl Place {
     }
 }
 
+impl JsonSchema for Place {
+    fn schema_name() -> Cow<'static, str> {
+        "Place".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9]{1,9}:[0-9]{1,18}$"})
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.partition, self.offset)
@@ -54,7 +66,7 @@ impl Serialize for Place {
 }
 
 /// What is kept of a refused event; written by [`crate::route::quarantine_record`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub(super) struct Kept {
     #[serde(default)]
     pub(super) event_id: Option<EventId>,
@@ -100,7 +112,8 @@ impl Kept {
 }
 
 /// A record with its place.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "QuarantineRecord")]
 pub(super) struct Found {
     pub(super) at: Place,
     #[serde(flatten)]

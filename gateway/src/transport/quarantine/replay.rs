@@ -3,6 +3,7 @@
 //! **Invariant:** an event keeps its id, its received time and its source, and is judged like any other by the rules in force
 //! now; one that would be refused again is not taken, and no second copy of it is kept; a replay done twice counts once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,9 +11,11 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
+use schemars::JsonSchema;
 use schemas::json::{self, Difference, Limits};
 use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use super::list::unreadable;
 use super::record::{Found, Place, body, id_at, read_one};
@@ -32,14 +35,31 @@ struct Asked {
     dry_run: bool,
 }
 
-#[derive(Serialize)]
-struct Answer {
+/// What is asked for, as it is described.
+#[derive(JsonSchema)]
+#[schemars(rename = "Replay")]
+#[expect(dead_code, reason = "read member by member, so that the digits in a patch survive")]
+pub(super) struct Wanted {
+    /// The records, in this order.
+    #[schemars(length(max = MAX_RECORDS))]
+    at: Vec<Place>,
+    /// RFC 6902, applied to each.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    patch: Option<Vec<serde_json::Map<String, serde_json::Value>>>,
+    /// Only say what would become of them.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    dry_run: Option<bool>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ReplayAnswer")]
+pub(super) struct Answer {
     dry_run: bool,
     events: Vec<Outcome>,
 }
 
 /// What became, or would become, of one record.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Outcome {
     at: Place,
     /// Absent when the record could not be tried at all; `problem` says why.
@@ -92,12 +112,16 @@ async fn ask(gateway: &Gateway, parts: &Parts, raw: Body) -> Result<Asked, Reque
         return Err(wrong());
     }
     let dry_run = match member("dry_run") {
-        None | Some(b"false") => false,
+        None | Some(b"false" | b"null") => false,
         Some(b"true") => true,
         Some(_) => return Err(wrong()),
     };
     // The patch stays bytes, so that the digits in it survive.
-    Ok(Asked { at, patch: member("patch").map(<[u8]>::to_vec), dry_run })
+    let patch = member("patch").filter(|patch| *patch != b"null").map(<[u8]>::to_vec);
+    // Also where there is no record that it could be tried on.
+    let operations = patch.as_deref().map(serde_json::from_slice::<Vec<HashMap<String, IgnoredAny>>>);
+    operations.transpose().map_err(|_| wrong())?;
+    Ok(Asked { at, patch, dry_run })
 }
 
 async fn try_again(gateway: &Arc<Gateway>, at: Place, found: Option<Found>, asked: &Asked) -> Outcome {
@@ -145,7 +169,6 @@ fn prepare(gateway: &Gateway, found: Found, patch: Option<&[u8]>) -> Result<Read
         key_is_good: true,
         received_at: kept.received_at,
         sent_at: kept.sent_at.map_or(SentAt::Absent, SentAt::At),
-        each_sent_at: Vec::new(),
         ack: AckLevel::Disk,
         ip: kept.ip,
         user_agent: kept.user_agent,

@@ -1,9 +1,9 @@
 //! The router as a client sees it, without sockets.
 
 mod keys;
+mod openapi;
 mod pixel;
 mod streams;
-mod vendors;
 
 use std::io::Write as _;
 

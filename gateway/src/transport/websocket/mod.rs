@@ -17,6 +17,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
+use http::StatusCode;
 use schemas::frame::{Compression, SUBPROTOCOL, ServerFrame};
 use schemas::verdict::{Code, Status, Verdict};
 use tokio::sync::Notify;
@@ -30,6 +31,7 @@ use self::ending::{
 };
 use self::frame::{ClientFrame, parse};
 use self::packing::{Packed, pack};
+use super::api::{Access, Answer, Operation, Verb};
 use super::body::Share;
 use super::socket::{Fault, Incoming, Socket, Upgrade};
 use super::{Client, Visitor};
@@ -39,6 +41,17 @@ use crate::decode::compression::Cap;
 use crate::entropy::mint_session_id;
 use crate::error::RequestError;
 use crate::push::{Opened, Session};
+
+pub(crate) const STREAM: Operation = Operation {
+    method: Verb::Get,
+    path: "/v1/stream",
+    summary: "A WebSocket of the protocol `rivulet.v1` (docs/protocol.md).",
+    access: Access::AnyKey,
+    parameters: &[],
+    body: &[],
+    answers: &[Answer::new(StatusCode::SWITCHING_PROTOCOLS, "The socket is open.", &[])],
+    errors: &[Code::RequestInvalid, Code::Draining, Code::Internal],
+};
 
 /// Room for a frame's members beside its events, bytes.
 const ENVELOPE_BYTES: usize = 4 << 10;
