@@ -205,6 +205,7 @@ impl Processor {
             rulebook: Rulebook { program, control_key, dedup_window_ms },
             clock,
             telemetry: Telemetry::new(),
+            partitions,
             workers: Semaphore::new(MAX_WORKERS),
             stopping,
         });

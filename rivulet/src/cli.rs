@@ -377,11 +377,23 @@ pub(crate) struct IngestOptions {
     pub(crate) json: bool,
 }
 
+/// Where `bench process` keeps state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum BenchStore {
+    /// In memory.
+    Memory,
+    /// On disk, with one fsync a batch.
+    Fjall,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ProcessOptions {
     /// Events to process.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub(crate) events: usize,
+    /// One store alone; both without it.
+    #[arg(long, value_enum)]
+    pub(crate) store: Option<BenchStore>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

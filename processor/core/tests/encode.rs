@@ -97,6 +97,7 @@ fn the_present_version_is_these_bytes() {
     });
     assert_eq!(hex, HEX_2.trim(), "another form of bytes is another version");
     let json = serde_json::to_vec(&rich()).unwrap().len();
+    assert!(rich().at_most() >= encode::size(&rich()) && user("u").at_most() >= encode::size(&user("u")));
     assert!(hex.len() / 2 * 2 < json, "{} bytes, {json} as JSON", hex.len() / 2);
 }
 
@@ -160,7 +161,8 @@ fn a_profile_stays_within_its_bound_and_what_gives_way_is_counted() {
             let n = n * 2 + half;
             let out = feed(&program, &mut profile, &click(n, n / 100), NOON + i64::from(n));
             given_way += out.notes.given_way;
-            assert!(encode::size(&profile) <= MAX_PROFILE_BYTES);
+            let size = encode::size(&profile);
+            assert!(size <= MAX_PROFILE_BYTES && size <= profile.at_most(), "{size} of {n}");
         }
         assert_eq!(encode::size(&profile), encode(&profile).len());
         assert!(given_way > 0, "the bound was not reached");

@@ -4,10 +4,8 @@
 //! committed, so a batch that fails can be tried again. Batch boundaries have no meaning: any cut gives the same records out.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use broker::log::{NewRecord, Record};
-use processor_core::enrich::{UserAgent, user_agent};
 use processor_core::output::Notes;
 use processor_core::profile::encode;
 use processor_core::{Control, EventInput, Input, Outcome, Outputs, Profile, Program, step};
@@ -16,6 +14,7 @@ use schemas::id::{EventId, ProfileKey};
 use schemas::time::Timestamp;
 use schemas::topic::PartitionId;
 
+use super::cache::Caches;
 use super::decode::{Decoded, decode};
 use super::keys::{self, Scope, Seen};
 use super::ledger::PartitionState;
@@ -28,8 +27,6 @@ use crate::store::{Space, StateStore, StoreError, WriteBatch};
 const MAX_TIMERS: usize = 1_000;
 /// Dedup ids forgotten at the end of a batch.
 const MAX_FORGOTTEN: usize = 2_000;
-/// User agents remembered.
-const MAX_AGENTS: usize = 1_024;
 
 /// What a batch runs by.
 #[derive(Debug)]
@@ -46,30 +43,14 @@ pub(crate) struct Effects {
     pub(crate) writes: WriteBatch,
     /// To append after the commit, with their numbers in the outbox.
     pub(crate) records: Vec<(u64, NewRecord)>,
+    /// What the batch touched, with the lengths of the stored forms; for [`Caches`], after the commit.
+    pub(crate) profiles: Vec<(Profile, usize)>,
     pub(crate) notes: Notes,
     pub(crate) decisions: u64,
     /// `received_at` of the events that decided, for the latency.
     pub(crate) decided: Vec<Timestamp>,
     /// Timers or buckets are left for the next batch.
     pub(crate) unfinished: bool,
-}
-
-/// Parsed user agents by header.
-#[derive(Debug, Default)]
-pub(crate) struct Agents(HashMap<String, Option<UserAgent>>);
-
-impl Agents {
-    fn parse(&mut self, header: &str) -> Option<UserAgent> {
-        if let Some(known) = self.0.get(header) {
-            return known.clone();
-        }
-        if self.0.len() >= MAX_AGENTS {
-            self.0.clear();
-        }
-        let parsed = user_agent::parse(header);
-        self.0.insert(header.to_owned(), parsed.clone());
-        parsed
-    }
 }
 
 struct Loaded {
@@ -83,7 +64,7 @@ pub(crate) struct Work<'a> {
     rulebook: &'a Rulebook,
     store: &'a dyn StateStore,
     partition: PartitionId,
-    agents: &'a mut Agents,
+    caches: &'a mut Caches,
     profiles: HashMap<ProfileKey, Loaded>,
     seen: HashMap<Vec<u8>, Seen>,
     effects: Effects,
@@ -95,10 +76,10 @@ impl<'a> Work<'a> {
         store: &'a dyn StateStore,
         partition: PartitionId,
         state: PartitionState,
-        agents: &'a mut Agents,
+        caches: &'a mut Caches,
     ) -> Self {
         let effects = Effects { state, ..Effects::default() };
-        Self { rulebook, store, partition, agents, profiles: HashMap::new(), seen: HashMap::new(), effects }
+        Self { rulebook, store, partition, caches, profiles: HashMap::new(), seen: HashMap::new(), effects }
     }
 
     /// Takes one record in.
@@ -138,17 +119,21 @@ impl<'a> Work<'a> {
         self.timers()?;
         self.forget()?;
         let program = &self.rulebook.program;
-        for (key, Loaded { profile, timer }) in &self.profiles {
-            self.effects.writes.put(Space::Profile, keys::profile(key), encode::encode(profile));
+        self.effects.profiles.reserve(self.profiles.len());
+        for (_, Loaded { profile, timer }) in self.profiles {
+            let (key, bytes) = (&profile.key, encode::encode(&profile));
+            let length = bytes.len();
+            self.effects.writes.put(Space::Profile, keys::profile(key), bytes);
             let next = profile.next_timer(program);
-            if next != *timer {
+            if next != timer {
                 if let Some(old) = timer {
-                    self.effects.writes.remove(Space::Timer, keys::timer(self.partition, *old, key));
+                    self.effects.writes.remove(Space::Timer, keys::timer(self.partition, old, key));
                 }
                 if let Some(new) = next {
                     self.effects.writes.put(Space::Timer, keys::timer(self.partition, new, key), []);
                 }
             }
+            self.effects.profiles.push((profile, length));
         }
         for (number, record) in &self.effects.records {
             self.effects.writes.put(
@@ -201,7 +186,7 @@ impl<'a> Work<'a> {
         };
         let mut input = EventInput::new(event);
         input.enrichment.user_agent =
-            receipt.user_agent.as_deref().and_then(|header| self.agents.parse(header));
+            receipt.user_agent.as_deref().and_then(|header| self.caches.agents.parse(header));
         let outcome = self.step(record, &key, Input::Event(&input), Some(receipt.event_id))?;
         if outcome.decisions > 0 {
             self.effects.decided.push(receipt.received_at);
@@ -261,14 +246,15 @@ impl<'a> Work<'a> {
     }
 
     fn load(&mut self, key: &ProfileKey) -> Result<&mut Loaded, StoreError> {
-        match self.profiles.entry(key.clone()) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let profile = read_profile(self.store, key)?.unwrap_or_else(|| Profile::new(key.clone()));
-                let timer = profile.next_timer(&self.rulebook.program);
-                Ok(entry.insert(Loaded { profile, timer }))
-            }
+        if !self.profiles.contains_key(key) {
+            let profile = match self.caches.profiles.take(key) {
+                Some(profile) => profile,
+                None => read_profile(self.store, key)?.unwrap_or_else(|| Profile::new(key.clone())),
+            };
+            let timer = profile.next_timer(&self.rulebook.program);
+            self.profiles.insert(key.clone(), Loaded { profile, timer });
         }
+        self.profiles.get_mut(key).ok_or_else(|| StoreError::Unavailable("a profile is gone".to_owned()))
     }
 
     /// Where the id was seen first, if within the window; otherwise this is the first.

@@ -7,6 +7,7 @@
 //! **Invariant:** the store's next offset, profiles, ids, timers and outbox always belong together.
 
 pub(crate) mod batch;
+pub(crate) mod cache;
 pub(crate) mod decode;
 pub(crate) mod keys;
 pub mod ledger;
@@ -30,7 +31,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::store::{Space, StateStore, StoreError, WriteBatch};
 use crate::telemetry::Telemetry;
-use batch::{Agents, Effects, Rulebook, Work};
+use batch::{Effects, Rulebook, Work};
+use cache::Caches;
 use ledger::PartitionState;
 
 /// Records of a batch.
@@ -56,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) rulebook: Rulebook,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) telemetry: Telemetry,
+    /// Partitions of the log.
+    pub(crate) partitions: u32,
     /// Bounds batches worked on at once, and so the threads for blocking calls.
     pub(crate) workers: Semaphore,
     pub(crate) stopping: watch::Receiver<bool>,
@@ -91,7 +95,7 @@ pub(crate) struct Consumer {
     shared: Arc<Shared>,
     at: TopicPartition,
     state: PartitionState,
-    agents: Agents,
+    caches: Caches,
     window: Arc<Window>,
     next_timer: Option<Timestamp>,
     /// A tick was appended for what is due, after the record at this offset.
@@ -107,7 +111,7 @@ impl Consumer {
             shared,
             at,
             state,
-            agents: Agents::default(),
+            caches: Caches::default(),
             window,
             next_timer: None,
             ticked: None,
@@ -160,6 +164,7 @@ impl Consumer {
     /// Reads the state, appends what was left in the outbox, and tells the log where it is.
     async fn recover(&mut self) -> Result<(), ConsumeError> {
         let partition = self.at.partition;
+        self.caches = Caches::of_one(usize::try_from(self.shared.partitions).unwrap_or(usize::MAX));
         let stored = self.blocking(move |store| {
             // What is read may only be in the system's memory, left by a process that was killed or a failed attempt.
             store.persist()?;
@@ -231,22 +236,23 @@ impl Consumer {
     async fn apply(&mut self, records: Vec<Record>) -> Result<(), ConsumeError> {
         let started = tokio::time::Instant::now();
         let shared = Arc::clone(&self.shared);
-        let (partition, state, mut agents) =
-            (self.at.partition, self.state.clone(), std::mem::take(&mut self.agents));
+        let (partition, state, mut caches) =
+            (self.at.partition, self.state.clone(), std::mem::take(&mut self.caches));
         let permit = shared.workers.acquire().await.map_err(|_| ConsumeError::Stopping)?;
         let worker = Arc::clone(&self.shared);
         let work = move || {
-            let effects = effects_of(&worker, partition, &state, &mut agents, &records);
+            let effects = effects_of(&worker, partition, &state, &mut caches, &records);
             let committed = effects.and_then(|mut effects| {
                 worker.store.commit(std::mem::take(&mut effects.writes))?;
                 worker.store.persist()?;
+                caches.profiles.keep(std::mem::take(&mut effects.profiles));
                 Ok(effects)
             });
-            (committed, agents)
+            (committed, caches)
         };
-        let (committed, agents) = tokio::task::spawn_blocking(work).await.map_err(|_| ConsumeError::Panic)?;
+        let (committed, caches) = tokio::task::spawn_blocking(work).await.map_err(|_| ConsumeError::Panic)?;
         drop(permit);
-        self.agents = agents;
+        self.caches = caches;
         let effects = committed?;
         self.shared.telemetry.batch(started.elapsed(), &self.state.ledger, &effects);
         self.state = effects.state;
@@ -347,13 +353,13 @@ pub(crate) fn effects_of(
     shared: &Shared,
     partition: PartitionId,
     state: &PartitionState,
-    agents: &mut Agents,
+    caches: &mut Caches,
     records: &[Record],
 ) -> Result<Effects, StoreError> {
     let store = shared.store.as_ref();
-    let attempt = |agents: &mut Agents, poison: &[Offset]| {
+    let attempt = |caches: &mut Caches, poison: &[Offset]| {
         catch_unwind(AssertUnwindSafe(|| {
-            let mut work = Work::new(&shared.rulebook, store, partition, state.clone(), agents);
+            let mut work = Work::new(&shared.rulebook, store, partition, state.clone(), caches);
             for record in records {
                 work.take(record, poison.contains(&record.offset))?;
             }
@@ -362,15 +368,15 @@ pub(crate) fn effects_of(
     };
     let mut poison = Vec::new();
     loop {
-        if let Ok(done) = attempt(agents, &poison) {
+        if let Ok(done) = attempt(caches, &poison) {
             return done;
         }
-        *agents = Agents::default();
+        caches.clear();
         // The first record whose prefix of the batch panics is the one.
         let panics = |end: usize| {
             catch_unwind(AssertUnwindSafe(|| {
-                let mut agents = Agents::default();
-                let mut work = Work::new(&shared.rulebook, store, partition, state.clone(), &mut agents);
+                let mut caches = Caches::default();
+                let mut work = Work::new(&shared.rulebook, store, partition, state.clone(), &mut caches);
                 records
                     .iter()
                     .take(end)

@@ -9,7 +9,11 @@
 
 use super::Profile;
 use super::encode::size;
+use super::traits::{MAX_NAME_BYTES, MAX_TRAIT_BYTES};
+use crate::codec::{Length, Wire as _};
+use crate::fields::MAX_KEY_BYTES;
 use crate::output::Outputs;
+use crate::session::MAX_SESSIONS;
 
 /// Largest profile, in bytes of its stored form. A history of this size, in base64 and with its envelope, is less than half of
 /// the largest record that the log and Kafka's defaults take (1 MiB).
@@ -18,10 +22,45 @@ pub const MAX_PROFILE_BYTES: usize = 256 << 10;
 impl Profile {
     /// Makes the profile fit.
     pub(crate) fn fit(&mut self, out: &mut Outputs) {
+        if self.at_most() <= MAX_PROFILE_BYTES {
+            return;
+        }
         let mut bytes = size(self);
         while bytes > MAX_PROFILE_BYTES && self.give_way(bytes - MAX_PROFILE_BYTES, out) {
             bytes = size(self);
         }
+    }
+
+    /// No less than [`size`], without looking at each value: what is many is counted at its largest, the rest is measured.
+    pub fn at_most(&self) -> usize {
+        /// The longest integer, or length.
+        const INTEGER: usize = 10;
+        const KEY: usize = MAX_KEY_BYTES + INTEGER;
+        const DATED: usize = INTEGER + 16;
+        const TRAIT: usize = MAX_NAME_BYTES + MAX_TRAIT_BYTES + 2 * INTEGER + DATED;
+        const SESSION: usize = 16 + 3 * INTEGER + 2;
+        /// Version, lengths, times and the score.
+        const FIXED: usize = 24 * INTEGER;
+        let mut rest = Length::default();
+        self.key.put(&mut rest);
+        self.redirect.put(&mut rest);
+        self.sums.put(&mut rest);
+        self.devices.put(&mut rest);
+        self.moments.put(&mut rest);
+        self.awaited.put(&mut rest);
+        self.cooldowns.put(&mut rest);
+        self.decisions.put(&mut rest);
+        self.user_agent.put(&mut rest);
+        self.campaign_first.put(&mut rest);
+        self.campaign_last.put(&mut rest);
+        let counts = self.counters.len() + self.categories.len();
+        FIXED
+            + rest.0
+            + (self.traits.len() + self.last_values.len()) * TRAIT
+            + counts * (KEY + 2 * INTEGER)
+            + self.deferred.len() * 16
+            + MAX_SESSIONS * SESSION
+            + self.windows.at_most(KEY + INTEGER, DATED)
     }
 
     /// Lets go of what is least missed, `excess` bytes or the last of its kind; false if there is nothing left that may go.

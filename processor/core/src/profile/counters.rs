@@ -41,6 +41,11 @@ impl Counts {
         self.map.iter().map(|(key, count)| (key.as_str(), count.n))
     }
 
+    /// How many keys are kept.
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
     /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()

@@ -18,7 +18,7 @@ pub const MAX_TRAITS: usize = 64;
 /// Longest JSON of a value, in bytes; longer ones are not kept.
 pub const MAX_TRAIT_BYTES: usize = 1024;
 /// Longest name, in bytes; longer ones are cut.
-const MAX_NAME_BYTES: usize = 128;
+pub(super) const MAX_NAME_BYTES: usize = 128;
 
 /// Names and their last values.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -35,6 +35,11 @@ impl Traits {
             .iter()
             .filter(|(_, dated)| dated.value != "null")
             .map(|(name, dated)| (name.as_str(), dated.value.as_str()))
+    }
+
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The JSON of a value.

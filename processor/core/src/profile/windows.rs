@@ -147,6 +147,16 @@ impl Windows {
         gone
     }
 
+    /// No less than the bytes of all, if a key with its cell's length takes `key` at most and an event of it `event`.
+    pub(super) fn at_most(&self, key: usize, event: usize) -> usize {
+        /// Three integers and the length of the name.
+        const WINDOW: usize = 40;
+        let window = |(name, window): (&String, &Window)| {
+            WINDOW + name.len() + window.cells.len().saturating_mul(key + window.k * event)
+        };
+        self.0.iter().map(window).fold(0, usize::saturating_add)
+    }
+
     /// Forgets the keys least recently seen, over all windows, until `excess` bytes are free; gives how many keys.
     pub(crate) fn give_way(&mut self, excess: usize) -> u64 {
         let cells = self.0.iter().flat_map(|(name, window)| {

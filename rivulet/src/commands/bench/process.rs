@@ -3,13 +3,21 @@
 use std::process::ExitCode;
 
 use super::ingest::Folder;
-use crate::cli::ProcessOptions;
+use super::usage;
+use crate::cli::{BenchStore, ProcessOptions};
 use crate::console::say;
 
-/// Runs the events through both stores and prints the table.
+/// Runs the events through the stores and prints the table.
 pub(in crate::commands) fn run(options: &ProcessOptions) -> anyhow::Result<ExitCode> {
     let folder = Folder::new()?;
-    let figures = processor::bench::run(options.events as u64, Some(folder.as_path()))?;
+    let cpu = || usage::of(std::process::id()).map(|usage| usage.cpu_seconds);
+    let mut figures = Vec::new();
+    for store in [BenchStore::Memory, BenchStore::Fjall] {
+        if options.store.is_none_or(|only| only == store) {
+            let folder = (store == BenchStore::Fjall).then(|| folder.as_path());
+            figures.push(processor::bench::run(options.events as u64, folder, cpu)?);
+        }
+    }
     if options.json {
         say(&serde_json::to_string(&figures)?);
         return Ok(ExitCode::SUCCESS);
@@ -19,11 +27,12 @@ pub(in crate::commands) fn run(options: &ProcessOptions) -> anyhow::Result<ExitC
         options.events,
         processor::bench::RULES
     ));
-    say("| store | events/s a core | seconds | decisions | duplicates | commits |");
-    say("|---|---|---|---|---|---|");
+    say("| store | events/s a core | CPU s / 1M | seconds | decisions | duplicates | commits |");
+    say("|---|---|---|---|---|---|---|");
     for f in figures {
+        let cpu = f.cpu_seconds_per_million.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.2}"));
         say(&format!(
-            "| {} | {:.0} | {:.2} | {} | {} | {} |",
+            "| {} | {:.0} | {cpu} | {:.2} | {} | {} | {} |",
             f.store, f.events_per_second, f.seconds, f.decisions, f.duplicates, f.batches
         ));
     }
