@@ -16,12 +16,14 @@ pub struct RequestError {
     pub code: Code,
     /// What to do next.
     pub message: Cow<'static, str>,
+    /// What `Allow` says, for a wrong method.
+    pub allow: Option<&'static str>,
 }
 
 impl RequestError {
     /// An error with its message.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), allow: None }
     }
 
     /// The status that goes with the code.

@@ -108,6 +108,7 @@ pub(crate) fn quarantine_record(
     what: &Kept,
     refusal: &Refusal,
     transmission: &Transmission,
+    sent_at: SentAt,
     max_bytes: usize,
 ) -> NewRecord {
     let all = what.bytes(event).unwrap_or_default();
@@ -137,7 +138,7 @@ pub(crate) fn quarantine_record(
         withheld,
         length: event.len(),
         sha256,
-        sent_at: match transmission.sent_at {
+        sent_at: match sent_at {
             SentAt::At(instant) => Some(instant),
             SentAt::Absent | SentAt::Unreadable => None,
         },

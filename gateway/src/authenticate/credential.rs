@@ -63,6 +63,31 @@ impl Credential {
     pub fn in_hello(key: &str) -> Self {
         Self { text: key.to_owned(), in_url: false }
     }
+
+    /// The key in a body.
+    pub(crate) fn in_body(key: &str) -> Self {
+        Self::in_hello(key)
+    }
+
+    /// The key in a URL, decoded.
+    pub(crate) fn in_query(key: &str) -> Self {
+        Self { text: key.to_owned(), in_url: true }
+    }
+
+    /// The same key, known to have come in a URL.
+    pub(crate) fn into_url(self) -> Self {
+        Self { in_url: true, ..self }
+    }
+
+    /// What stands before a separator, if there is one.
+    pub(crate) fn before(&self, separator: char) -> Option<Self> {
+        let (text, _) = self.text.split_once(separator)?;
+        Some(Self { text: text.to_owned(), in_url: self.in_url })
+    }
+
+    pub(crate) fn is_blank(&self) -> bool {
+        self.text.is_empty()
+    }
 }
 
 /// The first query parameter of that name, decoded.

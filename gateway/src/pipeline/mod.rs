@@ -36,12 +36,21 @@ pub(crate) struct Transmission {
     pub(crate) key_is_good: bool,
     pub(crate) received_at: Timestamp,
     pub(crate) sent_at: SentAt,
+    /// The same of single events, where each says its own; by place.
+    pub(crate) each_sent_at: Vec<SentAt>,
     pub(crate) ack: AckLevel,
     /// Already truncated.
     pub(crate) ip: Option<String>,
     pub(crate) user_agent: Option<String>,
     /// The socket's session, to which decisions go back.
     pub(crate) session: Option<Session>,
+}
+
+impl Transmission {
+    /// When the event at a place was sent.
+    pub(crate) fn sent_at_of(&self, place: usize) -> SentAt {
+        self.each_sent_at.get(place).copied().unwrap_or(self.sent_at)
+    }
 }
 
 /// What is known of one event before the log has answered.
@@ -141,10 +150,13 @@ impl Gateway {
 
     fn judge(&self, events: &[&[u8]], transmission: &Transmission) -> Judged {
         let schemas = self.schemas.load();
-        let judge = self.by_rules(&schemas, transmission);
+        let mut judge = self.by_rules(&schemas, transmission);
         let mut tape = Tape::default();
-        let (findings, kept): (Vec<_>, Vec<_>) =
-            events.iter().map(|event| self.judge_one(&judge, event, &mut tape)).unzip();
+        let judged = events.iter().enumerate().map(|(place, event)| {
+            judge.sent_at = transmission.sent_at_of(place);
+            self.judge_one(&judge, event, &mut tape)
+        });
+        let (findings, kept): (Vec<_>, Vec<_>) = judged.unzip();
         self.count_fits(&findings);
         let fingerprints = events.iter().zip(&findings).map(|(event, finding)| {
             let checked = finding.as_ref().ok()?;
@@ -301,6 +313,7 @@ impl Judged {
             event.kept,
             &refusal,
             transmission,
+            transmission.sent_at_of(self.slots.len()),
             config.quarantine_bytes,
         ));
         let Refusal { event_id, event_type, status, reason, warnings, .. } = refusal;

@@ -16,6 +16,7 @@ fn transmission(gateway: &Gateway) -> Transmission {
         key: gateway.keys().admit(&Credential::in_hello("wk_dev"), None).unwrap(),
         received_at: NOW,
         sent_at: SentAt::Absent,
+        each_sent_at: Vec::new(),
         ack: AckLevel::Disk,
         ip: Some("203.0.113.0".to_owned()),
         user_agent: Some("test/1".to_owned()),

@@ -10,9 +10,9 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, ORIGIN,
-    VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method};
 
@@ -24,11 +24,30 @@ const HEADERS: HeaderValue =
 /// How long a browser may remember a preflight, seconds; Chromium takes no more.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 /// Headers of answers that pages may read.
-const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after");
+const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after, x-ratelimit-reset");
 
 /// Adds CORS to every route of a router.
 pub fn wrap(router: Router) -> Router {
     router.layer(from_fn(handle))
+}
+
+/// The same for the paths of other vendors, whose clients send cookies along. None of those paths lets anybody in by a cookie.
+pub(crate) fn wrap_vendors(router: Router) -> Router {
+    router.layer(from_fn(handle_with_credentials))
+}
+
+async fn handle_with_credentials(request: Request, next: Next) -> Response {
+    let has_origin = request.headers().contains_key(ORIGIN);
+    // A webhook's sender asks whether it may send before it sends; no browser asks that.
+    let mut response = if request.headers().contains_key("webhook-request-origin") {
+        next.run(request).await
+    } else {
+        handle(request, next).await
+    };
+    if has_origin {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+    response
 }
 
 async fn handle(request: Request, next: Next) -> Response {

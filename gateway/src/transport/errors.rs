@@ -4,7 +4,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use schemas::verdict::Code;
 use serde_json::json;
@@ -34,6 +34,9 @@ impl IntoResponse for RequestError {
         let body = json!({"error": object(&self)});
         let mut response = json(self.status(), body.to_string().into_bytes());
         let headers = response.headers_mut();
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
         if self.is_temporary() {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
@@ -42,6 +45,12 @@ impl IntoResponse for RequestError {
         }
         response
     }
+}
+
+/// 405 with what would be right, for paths that choose by more than the method.
+pub(super) fn method_not_allowed(allow: &'static str) -> RequestError {
+    let message = "This method is not supported here; see the Allow header.";
+    RequestError { code: Code::MethodNotAllowed, message: message.into(), allow: Some(allow) }
 }
 
 /// 404, for whoever puts the routers together.

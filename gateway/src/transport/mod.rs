@@ -18,6 +18,7 @@ mod socket;
 mod stream;
 pub(crate) mod tail;
 mod tokens;
+mod vendor;
 mod websocket;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -93,6 +94,7 @@ impl Client {
             key_is_good: renewed.is_some(),
             received_at: gateway.clock.now(),
             sent_at,
+            each_sent_at: Vec::new(),
             ack: ack.or(self.key.policy.ack).unwrap_or(gateway.config.ack),
             key: renewed.unwrap_or_else(|| Arc::clone(&self.key)),
             ip: self.ip.clone(),

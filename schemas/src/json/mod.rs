@@ -20,7 +20,7 @@ use crate::verdict::Code;
 
 pub use patch::{Difference, PatchError, differences, patch};
 pub use scan::object;
-pub use split::{is_closed, split};
+pub use split::{is_closed, split, split_by};
 pub use tape::{Children, Scanned, Tape};
 
 /// `serde_json` reads no deeper than this, so neither does the scanner, whatever [`Limits`] say.

@@ -13,8 +13,13 @@ use crate::verdict::Code;
 /// opened is passed over, one that skips an open one closes both, and an object cannot go on with `,{`. An array that does
 /// not end is [`Code::BodySyntax`]: nobody knows what was cut off.
 pub fn split(body: &[u8], max_events: usize) -> Result<Body<'_>, Error> {
+    split_by(body, "events", max_events)
+}
+
+/// The same where other senders call the array by another name than `events`.
+pub fn split_by<'a>(body: &'a [u8], array: &'static str, max_events: usize) -> Result<Body<'a>, Error> {
     let body = without_bom(body).trim_ascii();
-    let mut splitter = Splitter::new(body, max_events);
+    let mut splitter = Splitter { array, ..Splitter::new(body, max_events) };
     match splitter.peek() {
         None => Err(splitter.error(Code::BodyEmpty)),
         Some(b'[') => {
@@ -60,6 +65,8 @@ enum Ending {
 struct Splitter<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// The envelope's member that holds the events.
+    array: &'static str,
     max_events: usize,
     /// The closing brackets that are owed inside the current element, the innermost last.
     open: Vec<u8>,
@@ -70,7 +77,15 @@ struct Splitter<'a> {
 
 impl<'a> Splitter<'a> {
     fn new(bytes: &'a [u8], max_events: usize) -> Self {
-        Self { bytes, at: 0, max_events, open: Vec::new(), open_arrays: 0, tape: Tape::default() }
+        Self {
+            bytes,
+            at: 0,
+            array: "events",
+            max_events,
+            open: Vec::new(),
+            open_arrays: 0,
+            tape: Tape::default(),
+        }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -193,7 +208,7 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// An object: an event, unless it has an array `events` and no `event_type`.
+    /// An object: an event, unless it has the array of events and no `event_type`.
     fn envelope(&mut self) -> Result<Body<'a>, Error> {
         let one = Ok(Body::One(self.bytes));
         let mut events = None;
@@ -203,12 +218,12 @@ impl<'a> Splitter<'a> {
             if name == "event_type" {
                 return one;
             }
-            if name == "events" && self.peek() == Some(b'[') && events.is_none() {
+            if name == self.array && self.peek() == Some(b'[') && events.is_none() {
                 events = Some(self.elements(Ending::Envelope)?);
             } else {
                 let Some((value, kind)) = self.member_value() else { break };
-                let twice =
-                    name == "events" && events.is_some() || envelope.iter().any(|member| member.name == name);
+                let twice = name == self.array && events.is_some()
+                    || envelope.iter().any(|member| member.name == name);
                 if twice {
                     return if events.is_some() { Err(self.error(Code::BodySyntax)) } else { one };
                 }

@@ -5,6 +5,8 @@
 mod document;
 mod event;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{get, post};
@@ -14,7 +16,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use schemas::verdict::Code;
 
 pub(crate) use self::event::Events;
-use super::{cors, errors};
+use super::{cors, errors, vendor};
 use crate::Gateway;
 
 /// Where the document is.
@@ -225,11 +227,13 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
 
 impl Api<()> {
     /// The router, which serves the document too.
-    pub fn serve(self, gateway: &Gateway) -> Router {
+    pub fn serve(self, gateway: &Arc<Gateway>) -> Router {
         let mut operations = self.operations;
         operations.push(SELF);
         let text = document::write(&operations, &gateway.config).to_string();
         let document = Api::new().route(SELF, async move || errors::json(StatusCode::OK, text.into_bytes()));
-        cors::wrap(self.router.merge(document.router))
+        // Other vendors describe their own paths.
+        let vendors = vendor::router().with_state(Arc::clone(gateway));
+        cors::wrap(self.router.merge(document.router)).merge(cors::wrap_vendors(vendors))
     }
 }

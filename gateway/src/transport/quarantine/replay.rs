@@ -3,7 +3,6 @@
 //! **Invariant:** an event keeps its id, its received time and its source, and is judged like any other by the rules in force
 //! now; one that would be refused again is not taken, and no second copy of it is kept; a replay done twice counts once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -15,7 +14,7 @@ use schemars::JsonSchema;
 use schemas::json::{self, Difference, Limits};
 use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict};
 use serde::Serialize;
-use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 use super::list::unreadable;
 use super::record::{Found, Place, body, id_at, read_one};
@@ -119,7 +118,7 @@ async fn ask(gateway: &Gateway, parts: &Parts, raw: Body) -> Result<Asked, Reque
     // The patch stays bytes, so that the digits in it survive.
     let patch = member("patch").filter(|patch| *patch != b"null").map(<[u8]>::to_vec);
     // Also where there is no record that it could be tried on.
-    let operations = patch.as_deref().map(serde_json::from_slice::<Vec<HashMap<String, IgnoredAny>>>);
+    let operations = patch.as_deref().map(serde_json::from_slice::<Vec<Map<String, Value>>>);
     operations.transpose().map_err(|_| wrong())?;
     Ok(Asked { at, patch, dry_run })
 }
@@ -169,6 +168,7 @@ fn prepare(gateway: &Gateway, found: Found, patch: Option<&[u8]>) -> Result<Read
         key_is_good: true,
         received_at: kept.received_at,
         sent_at: kept.sent_at.map_or(SentAt::Absent, SentAt::At),
+        each_sent_at: Vec::new(),
         ack: AckLevel::Disk,
         ip: kept.ip,
         user_agent: kept.user_agent,

@@ -4,6 +4,7 @@ mod keys;
 mod openapi;
 mod pixel;
 mod streams;
+mod vendors;
 
 use std::io::Write as _;
 
