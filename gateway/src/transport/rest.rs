@@ -24,6 +24,7 @@ use crate::Gateway;
 use crate::authenticate::{Key, origin, parameter};
 use crate::decode::compression::{self, Cap};
 use crate::decode::native::{self, ContentType, SentAt};
+use crate::decode::vendor::cloudevents;
 use crate::error::RequestError;
 
 pub(super) const SENDING: &[Parameter] = &[
@@ -105,6 +106,9 @@ struct Answer<'a> {
 
 /// Takes a body of events.
 pub(crate) async fn events(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    if cloudevents::is_one(request.headers()) {
+        return super::vendor::cloud_events(&gateway, request).await;
+    }
     let (parts, body) = request.into_parts();
     let response = match take(&gateway, parts, body).await {
         Ok(response) => response,

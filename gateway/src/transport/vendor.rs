@@ -24,6 +24,7 @@ use crate::Gateway;
 use crate::authenticate::{Credential, Key, origin, user_token};
 use crate::decode::compression::{self, Cap};
 use crate::decode::native::SentAt;
+use crate::decode::vendor::cloudevents;
 use crate::decode::vendor::{ADAPTERS, Action, Adapter, Batch, Call, Item, Reply, Told};
 use crate::entropy::mint_event_id;
 use crate::error::RequestError;
@@ -57,6 +58,13 @@ pub(super) fn router() -> Router<Arc<Gateway>> {
         }
     }
     router
+}
+
+/// `CloudEvents` that come to our own path.
+pub(super) async fn cloud_events(gateway: &Arc<Gateway>, request: Request) -> Response {
+    let adapter = ADAPTERS.iter().find(|adapter| adapter.name == cloudevents::ADAPTER.name);
+    let candidates: Vec<Candidate> = adapter.into_iter().map(|adapter| ("POST", adapter)).collect();
+    serve(gateway, &candidates, request).await
 }
 
 async fn serve(gateway: &Arc<Gateway>, candidates: &[Candidate], request: Request) -> Response {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use schemas::event::somebody;
 use schemas::id::{EventId, NO_PROFILE_PREFIX, SourceName, means_nobody};
-use schemas::json::{Kind, Scanned};
+use schemas::json::{Kind, Member, Scanned};
 use schemas::time::Timestamp;
 
 use crate::address;
@@ -78,7 +78,6 @@ pub(crate) struct Draft {
     ip: Option<String>,
     /// Somebody is meant.
     has_somebody: bool,
-    /// What was sent as `anonymous_id` and means nobody; written unless another takes its place.
     sent_at: SentAt,
 }
 
@@ -97,29 +96,31 @@ impl Draft {
     }
 
     /// The context in which a `CloudEvents` id is unique.
-    #[expect(dead_code, reason = "for the vendor whose ids have a source")]
     pub(crate) fn ce_source(&mut self, source: &str) {
         self.ce_source = Some(source.to_owned());
     }
 
     /// Somebody known. What means nobody is written too, for the warning.
-    pub(crate) fn user(&mut self, value: &Scanned<'_>) {
-        match value.kind() {
+    pub(crate) fn user(&mut self, value: &Member<'_>) {
+        match value.kind {
             Kind::Null => {}
             Kind::String | Kind::Number => {
-                self.has_somebody |= somebody(&value.member()).is_some();
-                push_member(&mut self.members, "user_id", value.raw());
+                self.has_somebody |= somebody(value).is_some();
+                push_member(&mut self.members, "user_id", raw(value));
             }
-            Kind::Object | Kind::Array | Kind::Boolean => {
-                push_member(&mut self.members, "user_id", "\"[object Object]\"");
-            }
+            Kind::Object | Kind::Array | Kind::Boolean => self.user_text("[object Object]"),
         }
     }
 
+    /// The same from text.
+    pub(crate) fn user_text(&mut self, id: &str) {
+        self.has_somebody |= !means_nobody(id);
+        push_member(&mut self.members, "user_id", &quoted(id));
+    }
+
     /// A device, unless nobody is meant.
-    pub(crate) fn anonymous(&mut self, value: &Scanned<'_>) -> bool {
-        let Some(id) = somebody(&value.member()) else { return false };
-        self.anonymous_text(&id)
+    pub(crate) fn anonymous(&mut self, value: &Member<'_>) -> bool {
+        somebody(value).is_some_and(|id| self.anonymous_text(&id))
     }
 
     /// The same from text.
@@ -133,10 +134,19 @@ impl Draft {
     }
 
     /// The sender's time. What is none is left out: the vendors take the time of arrival then.
-    pub(crate) fn timestamp(&mut self, value: &Scanned<'_>) -> bool {
-        let readable = instant(&value.member()).is_some();
+    pub(crate) fn timestamp(&mut self, value: &Member<'_>) -> bool {
+        let readable = instant(value).is_some();
         if readable {
-            push_member(&mut self.members, "timestamp", value.raw());
+            push_member(&mut self.members, "timestamp", raw(value));
+        }
+        readable
+    }
+
+    /// The same from text.
+    pub(crate) fn timestamp_text(&mut self, time: &str) -> bool {
+        let readable = Timestamp::parse(time).is_some();
+        if readable {
+            push_member(&mut self.members, "timestamp", &quoted(time));
         }
         readable
     }
@@ -192,6 +202,10 @@ impl Draft {
         }
         (format!("{{{}}}", self.members).into_bytes(), self.sent_at)
     }
+}
+
+fn raw<'m>(value: &Member<'m>) -> &'m str {
+    std::str::from_utf8(value.value).unwrap_or("null")
 }
 
 fn push_member(text: &mut String, name: &str, value: &str) {

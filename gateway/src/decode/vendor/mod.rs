@@ -18,7 +18,9 @@
 //! **Invariant:** adapters are pure: no clock, no randomness, no I/O, no keys looked up; no bytes make one panic; one bad event costs
 //! only itself.
 
+pub(crate) mod cloudevents;
 mod draft;
+mod ga4;
 mod jitsu;
 mod rudder;
 mod segment;
@@ -40,7 +42,8 @@ use crate::authenticate::Credential;
 use crate::error::RequestError;
 
 /// Every vendor that is understood, in the order in which they are asked.
-pub(crate) const ADAPTERS: &[Adapter] = &[rudder::ADAPTER, segment::ADAPTER, jitsu::ADAPTER];
+pub(crate) const ADAPTERS: &[Adapter] =
+    &[rudder::ADAPTER, segment::ADAPTER, jitsu::ADAPTER, ga4::ADAPTER, cloudevents::ADAPTER];
 
 /// How one vendor's clients speak.
 pub(crate) struct Adapter {

@@ -122,16 +122,16 @@ fn draft(scanned: &Scanned<'_>, manner: &Manner) -> Draft {
 fn who(event: &Event<'_>, call: &str, manner: &Manner, draft: &mut Draft) {
     let user = event.get("userId");
     if let Some(user) = &user {
-        draft.user(user);
+        draft.user(&user.member());
     }
     let is_known = user.is_some_and(|user| somebody(&user.member()).is_some());
-    if event.get("anonymousId").is_some_and(|device| draft.anonymous(&device)) {
+    if event.get("anonymousId").is_some_and(|device| draft.anonymous(&device.member())) {
         return;
     }
     if call == "alias" {
         // What it was known by before may have been a device.
         if let Some(previous) = event.get("previousId") {
-            draft.anonymous(&previous);
+            draft.anonymous(&previous.member());
         }
     } else if let (false, Some(device)) = (is_known, &manner.anonymous_id) {
         draft.anonymous_text(device);
@@ -143,7 +143,7 @@ fn when(event: &Event<'_>, manner: &Manner, draft: &mut Draft, context: &mut Obj
     let final_time = explicit.filter(|_| manner.timestamp_is_final);
     let time = final_time.or(original).or(explicit);
     let Some(time) = time else { return };
-    if !draft.timestamp(&time) {
+    if !draft.timestamp(&time.member()) {
         context.raw("timestamp", time.raw());
         return;
     }

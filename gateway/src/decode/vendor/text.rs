@@ -29,6 +29,11 @@ pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     LENIENT.decode(plain).ok()
 }
 
+/// Writes standard base64.
+pub(crate) fn encoded(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

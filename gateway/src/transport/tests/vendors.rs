@@ -203,3 +203,126 @@ async fn a_broken_event_costs_only_itself_and_gzip_needs_no_header() {
     assert_eq!(answer.json["errors"][0]["reason"]["code"], "json.duplicate_name");
     assert_eq!(logged(&stand).len(), 1);
 }
+
+#[tokio::test]
+async fn cloud_events_are_read_whether_their_headers_are_escaped_or_not() {
+    let stand = stand(GatewayConfig::default());
+    for (n, (subject, right)) in [
+        ("caf%C3%A9%20%25", Some("café %")),
+        ("a b", Some("a b")),
+        ("100%", Some("100%")),
+        ("%41", Some("A")),
+        ("%FF", None),
+        ("\"q\"", Some("q")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = n.to_string();
+        let headers = [
+            KEY,
+            ("ce-specversion", "1.0"),
+            ("ce-id", &id),
+            ("ce-source", "/shop"),
+            ("ce-type", "com.shop.view"),
+            ("ce-subject", subject),
+            ("content-type", "application/json"),
+        ];
+        let answer = ask(&stand, Method::POST, "/cloudevents", &headers, "{\"a\":1}").await;
+        assert_eq!(
+            answer.status.as_u16(),
+            if right.is_some() { 200 } else { 422 },
+            "{subject} {}",
+            answer.text
+        );
+        if let Some(right) = right {
+            let all = logged(&stand);
+            assert!(
+                all.iter().any(|event| event["user_id"] == right && event["metadata"] == json!({"a": 1})),
+                "{subject}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cloud_event_is_one_in_every_mode_and_its_id_counts_within_its_source() {
+    let stand = stand(GatewayConfig::default());
+    let event = |id: &str, source: &str| json!({"specversion": "1.0", "id": id, "source": source, "type": "com.shop.view", "subject": "u", "data": {"a": 1}});
+    let structured = [KEY, ("content-type", "application/cloudevents+json")];
+    let binary = [
+        KEY,
+        ("ce-specversion", "1.0"),
+        ("ce-id", "1"),
+        ("ce-source", "/shop"),
+        ("ce-type", "com.shop.view"),
+        ("ce-subject", "u"),
+        ("content-type", "application/json; charset=utf-8"),
+    ];
+    let mut encoded = event("1", "/shop");
+    encoded["data_base64"] = json!(STANDARD.encode("{\"a\":1}"));
+    encoded.as_object_mut().unwrap().remove("data");
+    assert_eq!(
+        post(&stand, "/cloudevents", &structured, &event("1", "/shop")).await.statuses(),
+        ["accepted"]
+    );
+    assert_eq!(ask(&stand, Method::POST, "/v1/events", &binary, "{\"a\":1}").await.statuses(), ["duplicate"]);
+    assert_eq!(post(&stand, "/v1/events", &structured, &encoded).await.statuses(), ["duplicate"]);
+    assert_eq!(
+        post(&stand, "/cloudevents", &structured, &event("1", "/other")).await.statuses(),
+        ["accepted"]
+    );
+    let batch = [KEY, ("content-type", "application/cloudevents-batch+json")];
+    let mut bad = event("4", "/shop");
+    bad.as_object_mut().unwrap().remove("type");
+    let answer =
+        post(&stand, "/cloudevents", &batch, &json!([event("3", "/shop"), bad, event("5", "/shop")])).await;
+    assert_eq!((answer.status.as_u16(), answer.statuses()), (207, vec!["accepted", "rejected", "accepted"]));
+    let handshake =
+        ask(&stand, Method::OPTIONS, "/cloudevents", &[("webhook-request-origin", "events.example")], "")
+            .await;
+    assert_eq!(
+        (handshake.status.as_u16(), handshake.header("webhook-allowed-origin")),
+        (200, Some("events.example"))
+    );
+    assert_eq!(handshake.header("webhook-allowed-rate"), Some("*"));
+}
+
+#[tokio::test]
+async fn a_repeated_ga4_request_is_no_second_event() {
+    let stand = stand(GatewayConfig::default());
+    let body = json!({"client_id": "5.1", "consent": {"ad_user_data": "DENIED"}, "events": [{"name": "a", "params": {"n": 1}}, {"name": "a", "params": {"n": 1}}]});
+    for _ in 0..2 {
+        let answer = post(&stand, "/mp/collect?measurement_id=G-1&api_secret=wk_dev", &[], &body).await;
+        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+    }
+    assert_eq!(logged(&stand).len(), 2);
+    assert_eq!(logged(&stand)[0]["consent"], json!({"ad_user_data": false}));
+    let hits = "en=view_item&pr1=idA1~nmShirt~pr9.50~qt2\r\nen=scroll&epn.percent=90";
+    let answer = ask(
+        &stand,
+        Method::POST,
+        "/g/collect?v=2&tid=wk_dev&cid=7.8&sid=99&dl=https%3A%2F%2Fshop.example%2F&gcs=G110",
+        &[],
+        hits,
+    )
+    .await;
+    assert_eq!(answer.status, 204);
+    let all = logged(&stand);
+    let view = all.iter().find(|event| event["event_type"] == "view_item").unwrap();
+    assert_eq!(
+        view["metadata"]["items"],
+        json!([{"item_id": "A1", "item_name": "Shirt", "price": 9.5, "quantity": 2}])
+    );
+    assert_eq!(
+        (&view["session_id"], &view["consent"]),
+        (&json!("99"), &json!({"ad_storage": true, "analytics_storage": false}))
+    );
+    assert_eq!(all.len(), 4);
+    let nameless = json!({"client_id": "5.1", "events": [{"params": {}}]});
+    let debug = post(&stand, "/debug/mp/collect?api_secret=wk_dev", &[], &nameless).await;
+    assert_eq!(
+        (debug.status.as_u16(), &debug.json["validationMessages"][0]["fieldPath"]),
+        (200, &json!("events[0].event_type"))
+    );
+}
