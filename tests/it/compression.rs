@@ -46,6 +46,20 @@ async fn a_gzip_body_is_read_to_its_end_or_refused() {
         .send_with(&[LINES, ("content-encoding", "X-GZIP")], client::gzip(line().as_bytes()))
         .await;
     assert_eq!(answer.statuses(), ["accepted"], "{}", answer.text);
+
+    // Longer than a batch they are streams: of a damaged one all is on the log that the answer counts, and no more.
+    let members = [(); 2].map(|()| client::gzip((0..2_000).map(|_| line()).collect::<String>().as_bytes()));
+    let mut members = members.concat();
+    let answer = rivulet.client().send_with(&[LINES, gzip], members.clone()).await;
+    assert_eq!((answer.status, &answer.json["counts"]["accepted"]), (200, &4_000.into()), "{}", answer.text);
+    members.truncate(members.len() - 9);
+    let again = [client::gzip((0..4_000).map(|_| line()).collect::<String>().as_bytes()), members].concat();
+    let answer = rivulet.client().send_with(&[LINES, gzip], again).await;
+    assert_eq!((answer.status, &answer.json["complete"]), (207, &false.into()), "{}", answer.text);
+    assert_eq!(answer.json["error"]["code"], "body.compression", "{}", answer.text);
+    let fresh = usize::try_from(answer.json["counts"]["accepted"].as_u64().unwrap()).unwrap();
+    assert!(fresh >= 2_500, "{}", answer.text);
+    assert_eq!(log::events(&rivulet).await.len(), 4 + 4_000 + fresh, "what is counted is there, and no more");
     crate::hostile::well(&mut rivulet).await;
 }
 

@@ -24,19 +24,19 @@ pub(crate) struct Cap {
 }
 
 /// Below this size no ratio is suspicious.
-const RATIO_FREE_BYTES: usize = 1 << 20;
+pub(super) const RATIO_FREE_BYTES: usize = 1 << 20;
 /// Encodings on top of each other.
 const MAX_LAYERS: usize = 2;
 /// Inflated between two looks at the cap, bytes.
 const STEP_BYTES: usize = 16 << 10;
 /// Largest zstd window, as power of two: 8 MiB, what RFC 8878 asks every decoder to take.
-const ZSTD_WINDOW_LOG: u32 = 23;
+pub(super) const ZSTD_WINDOW_LOG: u32 = 23;
 
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+pub(super) const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Encoding {
+pub(super) enum Encoding {
     Gzip,
     Deflate,
     Brotli,
@@ -69,13 +69,17 @@ impl Encoding {
     }
 }
 
-/// Whether a body without `Content-Encoding` is known to be compressed.
-pub(crate) fn is_compressed(body: &[u8]) -> bool {
-    [GZIP_MAGIC, ZSTD_MAGIC].iter().any(|magic| body.starts_with(magic))
-}
-
 /// Undoes the encodings named by `Content-Encoding`, or told by the body's first bytes.
 pub(crate) fn inflate<'a>(names: &str, body: &'a [u8], cap: Cap) -> Result<Cow<'a, [u8]>, RequestError> {
+    let mut bytes = Cow::Borrowed(body);
+    for encoding in layers(names, body)?.into_iter().rev() {
+        bytes = Cow::Owned(undo(encoding, &bytes, cap)?);
+    }
+    Ok(bytes)
+}
+
+/// The encodings named by `Content-Encoding`, or told by the body's first bytes, in the order they were applied.
+pub(super) fn layers(names: &str, body: &[u8]) -> Result<Vec<Encoding>, RequestError> {
     let mut layers = Vec::new();
     for name in names.split(',') {
         layers.extend(Encoding::parse(name.trim())?);
@@ -91,11 +95,7 @@ pub(crate) fn inflate<'a>(names: &str, body: &'a [u8], cap: Cap) -> Result<Cow<'
             "More than two encodings on top of each other.",
         ));
     }
-    let mut bytes = Cow::Borrowed(body);
-    for encoding in layers.into_iter().rev() {
-        bytes = Cow::Owned(undo(encoding, &bytes, cap)?);
-    }
-    Ok(bytes)
+    Ok(layers)
 }
 
 fn undo(encoding: Encoding, body: &[u8], cap: Cap) -> Result<Vec<u8>, RequestError> {
@@ -108,21 +108,27 @@ fn undo(encoding: Encoding, body: &[u8], cap: Cap) -> Result<Vec<u8>, RequestErr
     };
     match done {
         Ok(()) => Ok(sink.bytes),
-        Err(Fault::TooLarge) => Err(RequestError::new(
-            Code::BodyTooLarge,
-            "The body inflates to more than is taken; send fewer events (see GET /v1/limits).",
-        )),
-        Err(Fault::Damaged) => {
-            let name = encoding.name();
-            let message = format!(
-                "The body is not {name}, or is damaged or cut short. Send it again, or without Content-Encoding."
-            );
-            Err(RequestError::new(Code::BodyCompression, message))
-        }
+        Err(Fault::TooLarge) => Err(too_large()),
+        Err(Fault::Damaged) => Err(damaged(encoding)),
     }
 }
 
-enum Fault {
+pub(super) fn too_large() -> RequestError {
+    RequestError::new(
+        Code::BodyTooLarge,
+        "The body inflates to more than is taken; send fewer events (see GET /v1/limits).",
+    )
+}
+
+pub(super) fn damaged(encoding: Encoding) -> RequestError {
+    let name = encoding.name();
+    let message = format!(
+        "The body is not {name}, or is damaged or cut short. Send it again, or without Content-Encoding."
+    );
+    RequestError::new(Code::BodyCompression, message)
+}
+
+pub(super) enum Fault {
     TooLarge,
     Damaged,
 }
@@ -176,15 +182,18 @@ fn gzip(body: &[u8], sink: &mut Sink) -> Result<(), Fault> {
 
 /// HTTP's `deflate` is zlib, but some clients send raw deflate.
 fn deflate(body: &[u8], sink: &mut Sink) -> Result<(), Fault> {
-    let is_zlib = matches!(body, [method, flags, ..]
-        if method & 0x0f == 8 && (u16::from(*method) << 8 | u16::from(*flags)) % 31 == 0);
-    if is_zlib {
+    if is_zlib(body) {
         match raw_deflate(body, sink, true) {
             Err(Fault::Damaged) => sink.bytes.clear(),
             done => return done,
         }
     }
     raw_deflate(body, sink, false)
+}
+
+pub(super) fn is_zlib(body: &[u8]) -> bool {
+    matches!(body, [method, flags, ..]
+        if method & 0x0f == 8 && (u16::from(*method) << 8 | u16::from(*flags)) % 31 == 0)
 }
 
 /// By hand, because flate2's reader takes a stream without end for a whole one.
@@ -234,7 +243,7 @@ fn zstd(body: &[u8], sink: &mut Sink) -> Result<(), Fault> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write as _;
 
     use flate2::Compression;
@@ -243,27 +252,27 @@ mod tests {
 
     use super::*;
 
-    const CAP: Cap = Cap { max_bytes: 4 << 20, max_ratio: 250 };
+    pub(in crate::decode) const CAP: Cap = Cap { max_bytes: 4 << 20, max_ratio: 250 };
 
-    fn gz(plain: &[u8]) -> Vec<u8> {
+    pub(in crate::decode) fn gz(plain: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(plain).unwrap();
         encoder.finish().unwrap()
     }
 
-    fn zlib(plain: &[u8]) -> Vec<u8> {
+    pub(in crate::decode) fn zlib(plain: &[u8]) -> Vec<u8> {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(plain).unwrap();
         encoder.finish().unwrap()
     }
 
-    fn raw(plain: &[u8]) -> Vec<u8> {
+    pub(in crate::decode) fn raw(plain: &[u8]) -> Vec<u8> {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(plain).unwrap();
         encoder.finish().unwrap()
     }
 
-    fn br(plain: &[u8]) -> Vec<u8> {
+    pub(in crate::decode) fn br(plain: &[u8]) -> Vec<u8> {
         let mut coded = Vec::new();
         let mut encoder = ::brotli::CompressorWriter::new(&mut coded, 4096, 5, 20);
         encoder.write_all(plain).unwrap();
@@ -271,7 +280,7 @@ mod tests {
         coded
     }
 
-    fn zst(plain: &[u8]) -> Vec<u8> {
+    pub(in crate::decode) fn zst(plain: &[u8]) -> Vec<u8> {
         ::zstd::bulk::compress(plain, 3).unwrap()
     }
 

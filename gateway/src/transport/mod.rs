@@ -8,6 +8,7 @@ pub mod body;
 pub mod cors;
 pub mod errors;
 mod health;
+mod incoming;
 mod limits;
 pub mod methods;
 mod pixel;

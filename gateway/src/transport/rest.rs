@@ -18,11 +18,13 @@ use schemas::verdict::{AckLevel, Code, Status, Verdict};
 use serde::Serialize;
 
 use super::api::{self, Access, Content, Events, Operation, Parameter, Verb, shape};
+use super::incoming::Source;
 use super::stream::{Stream, Summary};
 use super::{Client, Visitor, body, errors};
 use crate::Gateway;
 use crate::authenticate::{Key, origin, parameter};
 use crate::decode::compression::{self, Cap};
+use crate::decode::inflater::Inflater;
 use crate::decode::native::{self, ContentType, SentAt};
 use crate::decode::vendor::cloudevents;
 use crate::error::RequestError;
@@ -127,12 +129,20 @@ async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Respon
         }
     };
     let mut body = body;
-    if asked.content_type == ContentType::NdJson && asked.encoding.trim().is_empty() {
+    if asked.content_type == ContentType::NdJson {
         let (first, whole) = body::peek(body, &gateway.config).await?;
-        if !compression::is_compressed(&first) {
+        let inflater = match Inflater::new(&asked.encoding, &first, gateway.config.inflate_ratio) {
+            Ok(inflater) => inflater,
+            Err(error) => {
+                body::discard(whole).await;
+                return Err(error);
+            }
+        };
+        if inflater.is_some() || asked.encoding.trim().is_empty() {
             let visitor = Visitor::new(&parts.extensions, parts.headers);
             let client = Client::new(gateway, Arc::clone(&asked.key), &visitor);
-            let stream = Stream::new(gateway, client, asked.ack, asked.sent_at, whole);
+            let source = Source::new(whole, inflater);
+            let stream = Stream::new(gateway, client, asked.ack, asked.sent_at, source);
             return if asked.follows { stream.follow().await } else { stream.answer().await };
         }
         body = whole;

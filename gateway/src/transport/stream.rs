@@ -5,7 +5,10 @@
 //! was not taken, as far as there is room for them; whoever asks for `application/x-ndjson` in `Accept` gets every verdict, a line
 //! each, while it sends, and has to read them while it sends.
 //!
-//! **Invariant:** a stream holds two batches at most; a bad line costs that line; what was taken before a fault is told.
+//! A compressed body is inflated a step at a time, as it is read.
+//!
+//! **Invariant:** a stream holds two batches at most, and its decoder's window, all of it booked; a bad line costs that line; what was
+//! taken before a fault is told.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +19,17 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
-use http_body_util::BodyExt as _;
 use schemars::JsonSchema;
 use schemas::json;
 use schemas::verdict::{AckLevel, Code, Status, Verdict};
 use serde::Serialize;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::Client;
-use super::body::{self, Share};
+use super::body::Share;
 use super::errors;
+use super::incoming::Source;
 use super::rest::{answered, is_metered, retry_after_s};
 use crate::Gateway;
 use crate::decode::native::SentAt;
@@ -44,7 +47,7 @@ pub(super) struct Stream {
     client: Client,
     ack: Option<AckLevel>,
     sent_at: SentAt,
-    body: Body,
+    source: Source,
     pending: BytesMut,
     share: Share,
     /// Bytes of `pending` that were searched for line ends, how many were found, and where the last one ends.
@@ -108,14 +111,14 @@ impl Stream {
         client: Client,
         ack: Option<AckLevel>,
         sent_at: SentAt,
-        body: Body,
+        source: Source,
     ) -> Self {
         Self {
             gateway: Arc::clone(gateway),
             client,
             ack,
             sent_at,
-            body,
+            source,
             pending: BytesMut::new(),
             share: Share::default(),
             scanned: 0,
@@ -135,7 +138,7 @@ impl Stream {
         self.running = self.submit().await;
         let Some(first) = self.next().await else {
             if self.fault.as_ref().is_some_and(|fault| fault.code != Code::BodyTimeout) {
-                body::discard(self.body).await;
+                self.source.discard().await;
             }
             let empty = || RequestError::new(Code::BodyEmpty, "The body holds no event.");
             return Err(self.fault.unwrap_or_else(empty));
@@ -262,8 +265,10 @@ impl Stream {
                 Ok(true) => {}
                 Ok(false) => self.ended = true,
                 Err(fault) => {
-                    // The last line may be cut: nobody knows what is missing. And a body of one batch is taken whole or not at all.
-                    self.pending.truncate(if self.taken { self.whole } else { 0 });
+                    // The last line may be cut: nobody knows what is missing. Where a damage begins nobody knows either. And a body
+                    // of one batch is taken whole or not at all.
+                    let sound = self.taken && fault.code != Code::BodyCompression;
+                    self.pending.truncate(if sound { self.whole } else { 0 });
                     self.fault = Some(fault);
                     self.ended = true;
                 }
@@ -296,16 +301,7 @@ impl Stream {
                 "The gateway is shutting down; send the rest again later.",
             ));
         }
-        let config = &self.gateway.config;
-        let deadline = Instant::now() + Duration::from_millis(config.body_chunk_timeout_ms);
-        let frame = timeout_at(deadline, self.body.frame()).await.map_err(|_| {
-            RequestError::new(Code::BodyTimeout, "The body did not go on in time; send the rest again.")
-        })?;
-        let Some(frame) = frame else { return Ok(false) };
-        let frame = frame
-            .map_err(|_| RequestError::new(Code::BodySyntax, "The body was cut; send the rest again."))?;
-        let Ok(mut data) = frame.into_data() else { return Ok(true) };
-        self.gateway.metrics.received_bytes.inc_by(data.len() as u64);
+        let Some(mut data) = self.source.piece(&self.gateway).await? else { return Ok(false) };
         if self.skipping {
             let end = data.iter().position(|byte| *byte == b'\n');
             data.advance(end.unwrap_or(data.len()));

@@ -105,6 +105,56 @@ async fn a_body_that_is_cut_says_what_was_taken_before() {
     );
 }
 
+fn coded_in_pieces(coded: &[u8], bytes: usize) -> Body {
+    let pieces: Vec<_> = coded
+        .chunks(bytes)
+        .map(|piece| Ok::<_, std::io::Error>(bytes::Bytes::copy_from_slice(piece)))
+        .collect();
+    Body::from_stream(stream::iter(pieces))
+}
+
+#[tokio::test]
+async fn a_compressed_body_may_be_as_long_and_what_came_before_a_damage_is_told() {
+    let text = (0..95).map(|n| GOOD.replace("\"u\"", &format!("\"u{n}\"")) + "\n").collect::<String>();
+    let (begin, end) = text.as_bytes().split_at(1_000);
+    let mut members = [gzip(begin), gzip(end)].concat();
+    let frames = zstd::bulk::compress(text.as_bytes(), 3).unwrap();
+    for (name, coded) in [("gzip", &members), ("", &members), ("zstd", &frames)] {
+        let stand = small();
+        let headers = [LINES, ("content-encoding", name)];
+        let headers = if name.is_empty() { &headers[..1] } else { &headers };
+        let answer = send(&stand, headers, coded_in_pieces(coded, 50)).await;
+        assert_eq!(answer.status, 200, "{name}: {}", answer.text);
+        assert_eq!(
+            (&answer.json["counts"]["accepted"], &answer.json["complete"]),
+            (&json!(95), &json!(true))
+        );
+        let users: Vec<_> =
+            stand.log.records(Topic::Events).iter().map(|r| value(r)["user_id"].clone()).collect();
+        assert_eq!(users, (0..95).map(|n| json!(format!("u{n}"))).collect::<Vec<_>>(), "{name}");
+    }
+    let crc = members.len() - 6;
+    members[crc] ^= 1;
+    let stand = small();
+    let answer = send(&stand, &[LINES, ("content-encoding", "gzip")], coded_in_pieces(&members, 50)).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["complete"]), (207, &json!(false)), "{}", answer.text);
+    assert_eq!(answer.json["error"]["code"], "body.compression");
+    let taken = answer.json["counts"]["accepted"].as_u64().unwrap();
+    assert!((10..95).contains(&taken), "the batch in which the damage shows is not taken: {taken}");
+    assert_eq!(stand.log.records(Topic::Events).len() as u64, taken, "only what was told is on the log");
+    assert!(stand.gateway.ledger().totals("web").balances());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_a_bomb_is_refused() {
+    let stand = small();
+    let headers = [LINES, ("content-encoding", "gzip")];
+    let answer = send(&stand, &headers, coded_in_pieces(&gzip(&vec![b'\n'; 3 << 20]), 1_000)).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (413, "body.too_large"), "{}", answer.text);
+    let unknown = send(&stand, &[LINES, ("content-encoding", "lzma")], GOOD).await;
+    assert_eq!((unknown.status.as_u16(), unknown.code()), (415, "body.unsupported"));
+}
+
 #[tokio::test]
 async fn whoever_reads_along_gets_each_verdict_while_it_sends() {
     let stand = small();
