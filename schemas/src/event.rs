@@ -37,28 +37,31 @@ pub struct LoggedEvent<'a> {
     pub anonymous_id: Option<AnonymousId>,
     /// The device's session.
     pub session_id: Option<SessionId>,
-    /// JSON of `metadata`, as sent.
-    pub metadata: Option<&'a [u8]>,
-    /// JSON of `context`, as sent.
-    pub context: Option<&'a [u8]>,
+    /// The members of `metadata`; none if it is no object.
+    pub metadata: Vec<Member<'a>>,
+    /// The members of `context`; none if it is no object.
+    pub context: Vec<Member<'a>>,
     /// JSON of `consent`, as sent.
     pub consent: Option<&'a [u8]>,
     /// The gateway's note.
     pub receipt: Receipt,
     /// The whole record's value.
     pub bytes: &'a [u8],
+    /// What the sender sent of it: all before the receipt, which is the last member.
+    pub body: &'a [u8],
 }
 
 impl<'a> LoggedEvent<'a> {
     /// Reads a record's value. Fails on anything our gateway did not write.
     pub fn read(bytes: &'a [u8], limits: Limits) -> Result<Self, json::Error> {
-        let members = json::object(bytes, limits)?;
+        let (members, [metadata, context]) = json::object_and(bytes, limits, ["metadata", "context"])?;
         let find = |name: &str| members.iter().find(|member| member.name == name);
         let missing =
             |name: &str| json::Error { code: Code::EventFieldMissing, pointer: format!("/{name}"), at: 0 };
         let invalid =
             |name: &str| json::Error { code: Code::EventFieldInvalid, pointer: format!("/{name}"), at: 0 };
         let receipt = find("receipt").ok_or_else(|| missing("receipt"))?;
+        let body = before_receipt(bytes, receipt);
         let receipt: Receipt = serde_json::from_slice(receipt.value).map_err(|_| invalid("receipt"))?;
         let event_type = find("event_type")
             .ok_or_else(|| missing("event_type"))?
@@ -71,11 +74,12 @@ impl<'a> LoggedEvent<'a> {
             user_id: find("user_id").and_then(somebody).map(|id| UserId::new(id.into_owned())),
             anonymous_id: find("anonymous_id").and_then(somebody).map(|id| AnonymousId::new(id.into_owned())),
             session_id: find("session_id").and_then(Member::text).map(SessionId::new),
-            metadata: object("metadata"),
-            context: object("context"),
+            metadata,
+            context,
             consent: object("consent"),
             receipt,
             bytes,
+            body,
         })
     }
 
@@ -84,6 +88,13 @@ impl<'a> LoggedEvent<'a> {
         let user = self.user_id.as_ref().map(ProfileKey::user);
         user.or_else(|| self.anonymous_id.as_ref().map(ProfileKey::anonymous))
     }
+}
+
+/// What stands before the receipt's name.
+fn before_receipt<'a>(bytes: &'a [u8], receipt: &Member<'_>) -> &'a [u8] {
+    const NAME: usize = "\"receipt\":".len();
+    let value = receipt.value.as_ptr().addr().saturating_sub(bytes.as_ptr().addr());
+    value.checked_sub(NAME).and_then(|end| bytes.get(..end)).unwrap_or(bytes)
 }
 
 /// The id in a member, unless it means nobody. Numbers are taken by their digits.

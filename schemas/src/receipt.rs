@@ -194,6 +194,11 @@ mod tests {
         assert_eq!(read.receipt, receipt());
         assert_eq!(read.profile_key().unwrap().to_string(), "user:u1");
         assert_eq!(read.bytes, record);
+        assert_eq!(read.body, br#"{"event_type":"x","user_id":"u1","source":"admin","#);
+        let record = receipt().splice(br#"{"event_type":"x","metadata":{"a":"\"receipt\":x","receipt":1}}"#);
+        let read = LoggedEvent::read(&record, Limits::default()).unwrap();
+        assert_eq!(read.body, br#"{"event_type":"x","metadata":{"a":"\"receipt\":x","receipt":1},"#);
+        assert_eq!((read.metadata.len(), read.context.len()), (2, 0));
     }
 
     #[test]

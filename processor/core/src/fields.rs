@@ -53,22 +53,22 @@ impl std::fmt::Display for Path {
     }
 }
 
-/// The fields of one event; its outer members are scanned once.
-#[derive(Debug, Default)]
+/// The fields of one event.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Fields<'a> {
-    metadata: Vec<Member<'a>>,
-    context: Vec<Member<'a>>,
+    metadata: &'a [Member<'a>],
+    context: &'a [Member<'a>],
 }
 
 impl<'a> Fields<'a> {
-    /// Scans the event's `metadata` and `context`.
-    pub fn of(event: &LoggedEvent<'a>) -> Self {
-        Self { metadata: members(event.metadata), context: members(event.context) }
+    /// Those of the event's `metadata` and `context`.
+    pub fn of(event: &'a LoggedEvent<'a>) -> Self {
+        Self { metadata: &event.metadata, context: &event.context }
     }
 
     /// The members of `metadata`.
-    pub fn metadata(&self) -> &[Member<'a>] {
-        &self.metadata
+    pub fn metadata(&self) -> &'a [Member<'a>] {
+        self.metadata
     }
 
     /// The member of `metadata` of that name.
@@ -83,7 +83,7 @@ impl<'a> Fields<'a> {
 
     /// The value at a path.
     pub fn at(&self, path: &Path) -> Option<Member<'a>> {
-        let members = if path.root == Root::Metadata { &self.metadata } else { &self.context };
+        let members = if path.root == Root::Metadata { self.metadata } else { self.context };
         let (first, rest) = path.rest.split_first()?;
         let mut member = members.iter().find(|member| member.name == *first)?.clone();
         for name in rest {
@@ -101,11 +101,10 @@ impl<'a> Fields<'a> {
 
 /// The members of an object; none for another kind.
 pub fn children<'a>(member: &Member<'a>) -> Vec<Member<'a>> {
-    if member.kind == Kind::Object { members(Some(member.value)) } else { Vec::new() }
-}
-
-fn members(object: Option<&[u8]>) -> Vec<Member<'_>> {
-    object.and_then(|bytes| json::object(bytes, Limits::default()).ok()).unwrap_or_default()
+    if member.kind != Kind::Object {
+        return Vec::new();
+    }
+    json::object(member.value, Limits::default()).unwrap_or_default()
 }
 
 /// The member's JSON as text.

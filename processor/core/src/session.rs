@@ -67,7 +67,7 @@ impl Session {
     /// What changes tell of it: all but whether its end was told, which is nothing that happened to it.
     pub fn attribute(&self) -> String {
         crate::profile::view::ObjectWriter::default()
-            .value("id", &self.id.to_string())
+            .text("id", self.id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()))
             .value("started_at", &self.started_at)
             .value("last_at", &self.last_at)
             .value("events", &self.events)

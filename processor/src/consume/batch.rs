@@ -121,26 +121,23 @@ impl<'a> Work<'a> {
         let program = &self.rulebook.program;
         self.effects.profiles.reserve(self.profiles.len());
         for (_, Loaded { profile, timer }) in self.profiles {
-            let (key, bytes) = (&profile.key, encode::encode(&profile));
-            let length = bytes.len();
-            self.effects.writes.put(Space::Profile, keys::profile(key), bytes);
+            let key = &profile.key;
+            let write = |bytes: &mut Vec<u8>| encode::encode_to(&profile, bytes);
+            let length = self.effects.writes.put_with(Space::Profile, keys::profile(key), write);
             let next = profile.next_timer(program);
             if next != timer {
                 if let Some(old) = timer {
                     self.effects.writes.remove(Space::Timer, keys::timer(self.partition, old, key));
                 }
                 if let Some(new) = next {
-                    self.effects.writes.put(Space::Timer, keys::timer(self.partition, new, key), []);
+                    self.effects.writes.put(Space::Timer, keys::timer(self.partition, new, key), b"");
                 }
             }
             self.effects.profiles.push((profile, length));
         }
         for (number, record) in &self.effects.records {
-            self.effects.writes.put(
-                Space::Outbox,
-                keys::outbox(self.partition, *number),
-                outbox::encode(record),
-            );
+            let key = keys::outbox(self.partition, *number);
+            self.effects.writes.put_with(Space::Outbox, key, |bytes| outbox::encode(record, bytes));
         }
         let state = serde_json::to_vec(&self.effects.state)
             .map_err(|error| StoreError::Unreadable(error.to_string()))?;
@@ -173,7 +170,7 @@ impl<'a> Work<'a> {
         let scope_key = key.clone().or_else(|| event.profile_key());
         let Some(scope_key) = scope_key else { return Ok(()) };
         let scope = Scope::of(&scope_key, &receipt.source);
-        let body = keys::digest(&[without_receipt(event.bytes)]);
+        let body = keys::digest(&[event.body]);
         let seen = Seen { received_at: receipt.received_at, body, ..self.seen_at(record) };
         if let Some(first) = self.first(receipt.event_id, scope, seen)? {
             self.effects.state.ledger.duplicate += 1;
@@ -278,8 +275,8 @@ impl<'a> Work<'a> {
     }
 
     fn remember(&mut self, key: Vec<u8>, seen: Seen) {
-        self.effects.writes.put(Space::Dedup, keys::bucket(self.partition, seen.received_at, &key), []);
-        self.effects.writes.put(Space::Dedup, key.clone(), seen.write());
+        self.effects.writes.put(Space::Dedup, keys::bucket(self.partition, seen.received_at, &key), b"");
+        self.effects.writes.put(Space::Dedup, &key, seen.write());
         self.seen.insert(key, seen);
     }
 
@@ -358,24 +355,4 @@ pub(crate) fn read_profile(store: &dyn StateStore, key: &ProfileKey) -> Result<O
         .map(|bytes| encode::decode(&bytes))
         .transpose()
         .map_err(|error| StoreError::Unreadable(error.to_string()))
-}
-
-/// The event's own bytes: the gateway's `receipt` is the last member, and no text inside it can look like its name.
-fn without_receipt(bytes: &[u8]) -> &[u8] {
-    const NAME: &[u8] = b"\"receipt\":";
-    let at = bytes.windows(NAME.len()).rposition(|window| window == NAME);
-    at.and_then(|at| bytes.get(..at)).unwrap_or(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_body_ends_where_the_receipt_begins() {
-        assert_eq!(
-            without_receipt(br#"{"a":"\"receipt\":x","receipt":{"b":1}}"#),
-            br#"{"a":"\"receipt\":x","#
-        );
-    }
 }

@@ -60,7 +60,9 @@ pub(crate) struct Scope([u8; 16]);
 impl Scope {
     /// The scope of a client's events: profile key and source.
     pub(crate) fn of(key: &ProfileKey, source: &SourceName) -> Self {
-        Self(digest(&[key.to_string().as_bytes(), b"\0", source.as_str().as_bytes()]))
+        let kind = if key.kind == ProfileKind::User { "user:" } else { "anonymous:" };
+        // The text form of the key, without making it.
+        Self(digest(&[kind.as_bytes(), key.id.as_bytes(), b"\0", source.as_str().as_bytes()]))
     }
 
     /// The scope of control records.
@@ -164,6 +166,15 @@ mod tests {
         };
         assert_eq!(Seen::read(&seen.write()), Some(seen));
         assert_eq!(Seen::read(&[1, 2]), None);
+        for text in ["user:a:b", "anonymous:x"] {
+            let key = ProfileKey::parse(text).unwrap();
+            let written = digest(&[text.as_bytes(), b"\0web"]);
+            assert_eq!(
+                Scope::of(&key, &SourceName::new("web")),
+                Scope(written),
+                "stored ids are known by it"
+            );
+        }
         let key = ProfileKey::parse("user:a:b").unwrap();
         let one = timer(PartitionId(1), Timestamp(-5), &key);
         let two = timer(PartitionId(1), Timestamp(5), &key);

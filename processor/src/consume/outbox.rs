@@ -58,17 +58,26 @@ pub(crate) fn records(
     records
 }
 
+/// What a change takes beside its name and values.
+const CHANGE_BYTES: usize = 32;
+/// What a record of changes takes beside them and its key.
+const ENVELOPE_BYTES: usize = 256;
+
 fn changes(changes: &[Change], key: &ProfileKey, cause: Cause, n: u32) -> NewRecord {
     let change = |object: ObjectWriter, Change { name, old, new }: &Change| {
         let [old, new] = [old, new].map(|json| json.as_deref().unwrap_or("null"));
-        object.value("name", name).raw("old", old).raw("new", new)
+        object.text("name", name).raw("old", old).raw("new", new)
     };
     let position = ObjectWriter::default()
-        .value("topic", cause.at.topic.name())
+        .text("topic", cause.at.topic.name())
         .value("partition", &cause.at.partition)
         .value("offset", &cause.offset)
         .end();
-    let value = ObjectWriter::default()
+    let room = changes.iter().map(|change| {
+        let length = |json: &Option<String>| json.as_ref().map_or(4, String::len);
+        change.name.len() + length(&change.old) + length(&change.new) + CHANGE_BYTES
+    });
+    let value = ObjectWriter::with_room(room.sum::<usize>() + key.id.len() + ENVELOPE_BYTES)
         .value("profile", key)
         .value("cause", &cause.event)
         .raw("position", &position)
@@ -109,8 +118,8 @@ fn output(topic: Topic, key: &ProfileKey, id: &str, value: String) -> NewRecord 
 }
 
 /// A record as the store keeps it: topic, partition, then each part with its length.
-pub(crate) fn encode(record: &NewRecord) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(record.key.len() + record.value.len() + 128);
+pub(crate) fn encode(record: &NewRecord, bytes: &mut Vec<u8>) {
+    bytes.reserve(record.key.len() + record.value.len() + 128);
     let topic =
         Topic::ALL.iter().position(|topic| *topic == record.topic).and_then(|at| u8::try_from(at).ok());
     bytes.push(topic.unwrap_or(u8::MAX));
@@ -126,7 +135,6 @@ pub(crate) fn encode(record: &NewRecord) -> Vec<u8> {
         part(name.as_bytes());
         part(value);
     }
-    bytes
 }
 
 /// Reads it back.
@@ -179,7 +187,9 @@ mod tests {
                 headers: Headers::of(headers),
                 value: Bytes::from(value),
             };
-            prop_assert_eq!(decode(&encode(&record)), Some(record));
+            let mut bytes = Vec::new();
+            encode(&record, &mut bytes);
+            prop_assert_eq!(decode(&bytes), Some(record));
             let _ = decode(&any);
         }
     }

@@ -111,8 +111,8 @@ impl StateStore for DiskStore {
     }
 
     fn commit(&self, batch: WriteBatch) -> Result<(), StoreError> {
-        let mut writes = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.writes.len());
-        for (space, key, value) in batch.writes {
+        let mut writes = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), batch.len());
+        for (space, key, value) in batch.iter() {
             match value {
                 Some(value) => writes.insert(self.space(space), key, value),
                 None => writes.remove(self.space(space), key),

@@ -71,12 +71,17 @@ impl MemoryStore {
     }
 }
 
-fn write(map: &mut Map, batch: WriteBatch) {
-    for (space, key, value) in batch.writes {
-        match value {
-            Some(value) => of_mut(map, space).insert(key, value),
-            None => of_mut(map, space).remove(&key),
-        };
+fn write(map: &mut Map, batch: &WriteBatch) {
+    for (space, key, value) in batch.iter() {
+        let map = of_mut(map, space);
+        match (value, map.get_mut(key)) {
+            (Some(value), Some(old)) => {
+                old.clear();
+                old.extend_from_slice(value);
+            }
+            (Some(value), None) => drop(map.insert(key.to_vec(), value.to_vec())),
+            (None, _) => drop(map.remove(key)),
+        }
     }
 }
 
@@ -99,7 +104,7 @@ impl StateStore for MemoryStore {
         if !self.volatile {
             inner.pending.push(batch.clone());
         }
-        write(&mut inner.live, batch);
+        write(&mut inner.live, &batch);
         Ok(())
     }
 
@@ -107,7 +112,7 @@ impl StateStore for MemoryStore {
         let mut inner = self.lock();
         let pending = std::mem::take(&mut inner.pending);
         for batch in pending {
-            write(&mut inner.durable, batch);
+            write(&mut inner.durable, &batch);
         }
         Ok(())
     }

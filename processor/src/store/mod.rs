@@ -40,27 +40,68 @@ pub enum StoreError {
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
-/// Changes that belong together.
+/// Changes that belong together; their keys and values are one piece of memory.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct WriteBatch {
-    /// In order; `None` removes.
-    pub(crate) writes: Vec<(Space, Vec<u8>, Option<Vec<u8>>)>,
+    bytes: Vec<u8>,
+    /// In order.
+    writes: Vec<Write>,
+}
+
+/// One change: where its key and its value end in the batch's bytes; without a value it removes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Write {
+    space: Space,
+    key_end: usize,
+    value_end: Option<usize>,
 }
 
 impl WriteBatch {
     /// Sets a key.
-    pub fn put(&mut self, space: Space, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.writes.push((space, key.into(), Some(value.into())));
+    pub fn put(&mut self, space: Space, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.put_with(space, key, |bytes| bytes.extend_from_slice(value.as_ref()));
+    }
+
+    /// Sets a key to what `write` appends; gives the value's length.
+    pub fn put_with(
+        &mut self,
+        space: Space,
+        key: impl AsRef<[u8]>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> usize {
+        self.bytes.extend_from_slice(key.as_ref());
+        let key_end = self.bytes.len();
+        write(&mut self.bytes);
+        let value_end = self.bytes.len();
+        self.writes.push(Write { space, key_end, value_end: Some(value_end) });
+        value_end.saturating_sub(key_end)
     }
 
     /// Removes a key.
-    pub fn remove(&mut self, space: Space, key: impl Into<Vec<u8>>) {
-        self.writes.push((space, key.into(), None));
+    pub fn remove(&mut self, space: Space, key: impl AsRef<[u8]>) {
+        self.bytes.extend_from_slice(key.as_ref());
+        self.writes.push(Write { space, key_end: self.bytes.len(), value_end: None });
+    }
+
+    /// How many changes.
+    pub fn len(&self) -> usize {
+        self.writes.len()
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
+    }
+
+    /// The changes in order: keys and their values, `None` to remove.
+    pub fn iter(&self) -> impl Iterator<Item = (Space, &[u8], Option<&[u8]>)> {
+        let mut start = 0;
+        self.writes.iter().map(move |write| {
+            let key = self.bytes.get(start..write.key_end).unwrap_or_default();
+            let value = write.value_end.map(|end| self.bytes.get(write.key_end..end).unwrap_or_default());
+            start = write.value_end.unwrap_or(write.key_end);
+            (write.space, key, value)
+        })
     }
 }
 

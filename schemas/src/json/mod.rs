@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use crate::verdict::Code;
 
 pub use patch::{Difference, PatchError, differences, patch};
-pub use scan::object;
+pub use scan::{object, object_and};
 pub use split::{is_closed, split, split_by};
 pub use tape::{Children, Scanned, Tape};
 
@@ -124,6 +124,11 @@ pub fn begins_with_brace(body: &[u8]) -> bool {
 
 fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
+}
+
+/// Whether a text stands in JSON as it is, between quotes.
+pub fn is_plain(text: &str) -> bool {
+    plain(text.as_bytes()) == text.len()
 }
 
 /// Length of the run of plain string bytes that `bytes` begins with: none is a quote, a backslash or a control character.

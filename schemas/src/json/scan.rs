@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use super::tape::{Entry, Frame, Name, Scanned, Tape, name_of};
+use super::tape::{Entry, Frame, Name, Scanned, Tape, members};
 use super::{DEEPEST, Error, Kind, Limits, Member, plain};
 use crate::verdict::Code;
 
@@ -19,15 +19,23 @@ const SAFE_NUMBER_BYTES: usize = 300;
 /// Scans one event: the whole value is checked (UTF-8, syntax, depth, names once, whole surrogate pairs, numbers a double can
 /// hold, no control characters in names), the members of the outermost object are returned.
 pub fn object(bytes: &[u8], limits: Limits) -> Result<Vec<Member<'_>>, Error> {
-    let mut tape = Tape::default();
+    Ok(object_and(bytes, limits, [])?.0)
+}
+
+/// The same, and the members of those members that `inside` names; none of what is absent or no object.
+pub fn object_and<'a, const N: usize>(
+    bytes: &'a [u8],
+    limits: Limits,
+    inside: [&str; N],
+) -> Result<(Vec<Member<'a>>, [Vec<Member<'a>>; N]), Error> {
+    let mut tape = Tape::with_room();
     let text = tape.fill(bytes, limits)?;
-    let children = Scanned { text, entries: &tape.entries }.children();
-    let member = |child: Scanned<'_>| {
-        let entry = child.entries.first()?;
-        let value = bytes.get(entry.start as usize..entry.end as usize)?;
-        Some(Member { name: name_of(text, entry), value, kind: entry.kind })
-    };
-    Ok(children.filter_map(member).collect())
+    let outer = Scanned { text, entries: &tape.entries };
+    let inside = inside.map(|name| {
+        let found = outer.children().find(|child| child.is_named(name));
+        found.filter(|child| child.kind() == Kind::Object).map_or_else(Vec::new, |child| members(text, child))
+    });
+    Ok((members(text, outer), inside))
 }
 
 /// Checks one whole JSON value, without white space around.

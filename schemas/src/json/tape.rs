@@ -71,6 +71,18 @@ pub struct Children<'a> {
     entries: &'a [Entry],
 }
 
+/// Values that most events have at most.
+const USUAL_ENTRIES: usize = 64;
+/// Depth that most events have at most.
+const USUAL_DEPTH: usize = 8;
+
+impl Tape {
+    /// One that most events fit into.
+    pub(super) fn with_room() -> Self {
+        Self { entries: Vec::with_capacity(USUAL_ENTRIES), frames: Vec::with_capacity(USUAL_DEPTH) }
+    }
+}
+
 impl<'a> Scanned<'a> {
     /// What it is.
     pub fn kind(&self) -> Kind {
@@ -140,6 +152,18 @@ impl<'a> Iterator for Children<'a> {
         self.entries = rest;
         Some(Scanned { text: self.text, entries })
     }
+}
+
+/// The members of an object that was scanned in `text`.
+pub(super) fn members<'a>(text: &'a str, object: Scanned<'_>) -> Vec<Member<'a>> {
+    let mut members = Vec::with_capacity(object.len());
+    let member = |child: Scanned<'_>| {
+        let entry = child.entries.first()?;
+        let value = text.as_bytes().get(entry.start as usize..entry.end as usize)?;
+        Some(Member { name: name_of(text, entry), value, kind: entry.kind })
+    };
+    members.extend(object.children().filter_map(member));
+    members
 }
 
 /// A member's name, escapes decoded.

@@ -35,9 +35,14 @@ pub enum DecodeError {
 /// Writes.
 pub fn encode(profile: &Profile) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(USUAL_BYTES);
-    bytes.push(VERSION);
-    profile.put(&mut bytes);
+    encode_to(profile, &mut bytes);
     bytes
+}
+
+/// The same, behind what `bytes` has already.
+pub fn encode_to(profile: &Profile, bytes: &mut Vec<u8>) {
+    bytes.push(VERSION);
+    profile.put(bytes);
 }
 
 /// How many bytes [`encode`] writes.

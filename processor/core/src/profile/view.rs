@@ -18,13 +18,26 @@ pub struct ObjectWriter(Vec<u8>);
 
 impl Default for ObjectWriter {
     fn default() -> Self {
-        let mut bytes = Vec::with_capacity(USUAL_BYTES);
-        bytes.push(b'{');
-        Self(bytes)
+        Self::with_room(USUAL_BYTES)
     }
 }
 
 impl ObjectWriter {
+    /// One with room for so many bytes.
+    pub fn with_room(bytes: usize) -> Self {
+        let mut object = Vec::with_capacity(bytes);
+        object.push(b'{');
+        Self(object)
+    }
+
+    /// Adds a member that is a text; most texts need no escapes.
+    #[must_use]
+    pub fn text(mut self, name: &str, text: &str) -> Self {
+        self.name(name);
+        self.string(text);
+        self
+    }
+
     /// Adds a member whose value is JSON already.
     #[must_use]
     pub fn raw(mut self, name: &str, json: &str) -> Self {
@@ -71,8 +84,17 @@ impl ObjectWriter {
         if self.0.last() != Some(&b'{') {
             self.0.push(b',');
         }
-        self.json(name);
+        self.string(name);
         self.0.push(b':');
+    }
+
+    fn string(&mut self, text: &str) {
+        if !schemas::json::is_plain(text) {
+            return self.json(text);
+        }
+        self.0.push(b'"');
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(b'"');
     }
 
     fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
