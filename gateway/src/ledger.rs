@@ -2,13 +2,13 @@
 //!
 //! **Invariant:** `received = delivered + duplicate + quarantined + rejected + discarded + in_flight`, always, per source. An event
 //! that the log could not take now (`retry`) is `discarded`: the sender was told, and its next attempt is received anew. An event
-//! that a client says it has dropped is received, by that report, and `discarded`.
+//! that a client says it has dropped is received, by that report, and `discarded`. So is one that a kill rule drops.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use schemas::id::SourceName;
-use schemas::verdict::{Status, Verdict};
+use schemas::verdict::{Code, Status, Verdict};
 
 use crate::telemetry::{Metrics, Outcome};
 
@@ -113,7 +113,7 @@ impl Entry {
     pub(crate) fn settle(mut self, verdicts: &[Verdict]) {
         let mut counts = [0_u64; Outcome::ALL.len()];
         for verdict in verdicts {
-            if let Some(count) = counts.get_mut(outcome(verdict.status) as usize) {
+            if let Some(count) = counts.get_mut(outcome(verdict) as usize) {
                 *count += 1;
             }
         }
@@ -142,14 +142,20 @@ impl Drop for Entry {
     }
 }
 
-fn outcome(status: Status) -> Outcome {
-    match status {
+fn outcome(verdict: &Verdict) -> Outcome {
+    match verdict.status {
+        Status::Rejected if is_discarded(verdict) => Outcome::Discarded,
         Status::Accepted => Outcome::Delivered,
         Status::Duplicate => Outcome::Duplicate,
         Status::Quarantined => Outcome::Quarantined,
         Status::Rejected => Outcome::Rejected,
         Status::Retry => Outcome::Discarded,
     }
+}
+
+/// Refused although nothing was wrong with it: an operator wanted it dropped.
+fn is_discarded(verdict: &Verdict) -> bool {
+    verdict.reason.as_ref().is_some_and(|reason| reason.code == Code::EventKilled)
 }
 
 impl Totals {

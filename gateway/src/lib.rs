@@ -32,6 +32,8 @@ pub mod authenticate;
 
 mod decode;
 
+mod kill;
+
 mod recent;
 mod redact;
 mod route;
@@ -62,10 +64,11 @@ use schemas::registry::Registry;
 
 use crate::address::Network;
 use crate::authenticate::Keys;
-pub use crate::config::{ConfigError, GatewayConfig, KeyConfig};
+pub use crate::config::{ConfigError, GatewayConfig, KeyConfig, KillRule};
 use crate::discards::Discards;
 use crate::drain::Drain;
 use crate::entropy::{Entropy, OsEntropy};
+use crate::kill::KillRules;
 use crate::ledger::Ledger;
 use crate::push::PushHub;
 use crate::recent::Recent;
@@ -79,6 +82,7 @@ use crate::transport::tail::Tail;
 pub struct Gateway {
     config: GatewayConfig,
     keys: ArcSwap<Keys>,
+    kill: ArcSwap<KillRules>,
     trusted: Vec<Network>,
     schemas: ArcSwap<Registry>,
     log: SharedLog,
@@ -124,6 +128,7 @@ impl Gateway {
         push::subscribe(&push, &log, &drain);
         Ok(Arc::new(Self {
             keys: ArcSwap::from_pointee(keys),
+            kill: ArcSwap::default(),
             trusted,
             schemas: ArcSwap::new(schemas),
             log,
@@ -160,6 +165,26 @@ impl Gateway {
         self.metrics.keys_reloaded(next.is_ok());
         self.keys.store(Arc::new(next?));
         Ok(())
+    }
+
+    /// Replaces the kill rules, for all events that are judged from now on. A fault in any leaves all as they were.
+    pub fn set_kill_rules(&self, rules: &[KillRule]) -> Result<(), ConfigError> {
+        let next = KillRules::new(rules, &self.metrics);
+        self.metrics.kill_reloaded(next.is_ok());
+        let next = next?;
+        let old = self.kill.swap(Arc::new(next));
+        self.metrics.forget_stopped(old.counts().map(|(rule, _)| rule), rules);
+        Ok(())
+    }
+
+    /// Notes that new kill rules could not be read, and that the old ones stay.
+    pub fn keep_kill_rules(&self) {
+        self.metrics.kill_reloaded(false);
+    }
+
+    /// The kill rules in force, and how many events each has stopped since the start.
+    pub fn kill_rules(&self) -> Vec<(KillRule, u64)> {
+        self.kill.load().counts().map(|(rule, count)| (rule.clone(), count)).collect()
     }
 
     /// Counts that new keys were to be had and could not be read.

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use crate::decode::native::SentAt;
 use crate::pipeline::Transmission;
 use crate::redact::Kept;
-use crate::validate::{Checked, Refusal};
+use crate::validate::{Checked, Refusal, Remains};
 
 /// The record of an accepted event.
 ///
@@ -122,6 +122,7 @@ pub(crate) fn quarantine_record(
         Err(_) => None,
     };
     let withheld = *what == Kept::DigestOnly;
+    let keeps_sender = refusal.remains == Remains::Bytes;
     let raw = raw.filter(|_| !withheld);
     let sha256 = hex(&Sha256::digest(event));
     // An event without readable id is keyed by its content: no key at all would put all of them in one partition.
@@ -142,8 +143,8 @@ pub(crate) fn quarantine_record(
             SentAt::At(instant) => Some(instant),
             SentAt::Absent | SentAt::Unreadable => None,
         },
-        ip: transmission.ip.as_deref(),
-        user_agent: transmission.user_agent.as_deref(),
+        ip: transmission.ip.as_deref().filter(|_| keeps_sender),
+        user_agent: transmission.user_agent.as_deref().filter(|_| keeps_sender),
     };
     NewRecord {
         topic: Topic::Quarantine,

@@ -18,6 +18,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use schemas::registry::Mode;
 
+use crate::config::KillRule;
+
 /// A count that only grows.
 pub type Counter = prometheus_client::metrics::counter::Counter;
 /// A level that rises and falls.
@@ -47,6 +49,10 @@ pub const PANICS: &str = "rivulet_gateway_panics";
 pub const KEYS_RELOADS: &str = "rivulet_gateway_keys_reloads";
 /// 1 while the keys in force are older than the keys file, which is broken.
 pub const KEYS_STALE: &str = "rivulet_gateway_keys_stale";
+/// Events that kill rules have stopped, by rule and action (suffix `_total`).
+pub const STOPPED_EVENTS: &str = "rivulet_gateway_killed_events";
+/// 1 while the kill rules in force are older than their file, which is broken.
+pub const KILL_STALE: &str = "rivulet_gateway_kill_rules_stale";
 /// Events by how they fitted their schema (suffix `_total`).
 pub const SCHEMA_EVENTS: &str = "rivulet_gateway_schema_events";
 /// Times the schemas were read again, by whether they could be used (suffix `_total`).
@@ -134,6 +140,12 @@ struct OutcomeLabel {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RuleLabel {
+    rule: String,
+    action: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct StatusLabel {
     status: u16,
 }
@@ -160,6 +172,8 @@ pub(crate) struct Metrics {
     schema_events: Family<FitLabel, Counter>,
     schema_reloads: Family<ReloadLabel, Counter>,
     schemas_stale: Gauge,
+    stopped: Family<RuleLabel, Counter>,
+    kill_stale: Gauge,
     pub(crate) received_bytes: Counter,
     pub(crate) append_seconds: Histogram,
     pub(crate) sockets: Gauge,
@@ -188,6 +202,8 @@ impl Metrics {
             drop(schema_reloads.get_or_create(&ReloadLabel { result }));
         }
         let schemas_stale = Gauge::default();
+        let stopped = Family::<RuleLabel, Counter>::default();
+        let kill_stale = Gauge::default();
         let received_bytes = Counter::default();
         let append_seconds = Histogram::new(BUCKETS);
         let sockets = Gauge::default();
@@ -209,6 +225,8 @@ impl Metrics {
         registry.register(SCHEMA_EVENTS, "Events by how they fitted their schema", schema_events.clone());
         registry.register(SCHEMA_RELOADS, "Times the schemas were read again", schema_reloads.clone());
         registry.register(SCHEMAS_STALE, "Whether older schemas are in use", schemas_stale.clone());
+        registry.register(STOPPED_EVENTS, "Events that kill rules have stopped", stopped.clone());
+        registry.register(KILL_STALE, "Whether the file of kill rules is broken", kill_stale.clone());
         registry.register_collector(Box::new(LogHealth(Arc::clone(log))));
         Self {
             registry: Arc::new(registry),
@@ -222,6 +240,8 @@ impl Metrics {
             schema_events,
             schema_reloads,
             schemas_stale,
+            stopped,
+            kill_stale,
             received_bytes,
             append_seconds,
             sockets,
@@ -259,6 +279,25 @@ impl Metrics {
         let result = if usable { "ok" } else { "failed" };
         self.schema_reloads.get_or_create(&ReloadLabel { result }).inc();
         self.schemas_stale.set(i64::from(!usable));
+    }
+
+    /// Events that a kill rule has stopped.
+    pub(crate) fn stopped(&self, rule: &str, action: &'static str) -> Counter {
+        self.stopped.get_or_create(&RuleLabel { rule: rule.to_owned(), action }).clone()
+    }
+
+    /// Drops the counts of rules that are gone, so that their number stays bounded.
+    pub(crate) fn forget_stopped<'r>(&self, old: impl Iterator<Item = &'r KillRule>, new: &[KillRule]) {
+        for KillRule { name, action, .. } in old {
+            if !new.iter().any(|rule| rule.name == *name && rule.action == *action) {
+                self.stopped.remove(&RuleLabel { rule: name.clone(), action: action.as_str() });
+            }
+        }
+    }
+
+    /// Notes whether changed kill rules could be used.
+    pub(crate) fn kill_reloaded(&self, taken: bool) {
+        self.kill_stale.set(i64::from(!taken));
     }
 
     pub(crate) fn answered(&self, status: http::StatusCode) {

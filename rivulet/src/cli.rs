@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// Look at refused events of a running program, and try them again.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Stop events of a running program by rule, at once: see "Stop it at three in the morning" in docs/operations.md.
+    #[command(subcommand)]
+    Kill(KillCommand),
     /// Put this program under load, kill it, freeze it, take its space, and check that nothing that was answered is lost, counted
     /// twice or out of order. Exits 1 and names the seed when a promise is broken.
     Torture(TortureOptions),
@@ -327,6 +330,55 @@ pub(crate) enum QuarantineCommand {
         /// Say what would happen and what the patch changes, and take nothing.
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        running: Running,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KillCommand {
+    /// List the rules in force, and how many events each has stopped.
+    List {
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Add a rule in front of the others, or replace the one of that name.
+    Add {
+        /// Letters, digits, `-`, `_` or `.`; senders and metrics see it.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// `drop`, `divert` (to quarantine, to be replayed later) or `sample` (with --keep).
+        #[arg(long, value_name = "WORD", default_value = "divert")]
+        action: String,
+        /// The share that still passes under `sample`, such as 0.1.
+        #[arg(long, value_name = "SHARE")]
+        keep: Option<f64>,
+        /// Events of this source: the name of a key.
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// Events of this type.
+        #[arg(long, value_name = "TYPE")]
+        event_type: Option<String>,
+        /// The event of this id.
+        #[arg(long, value_name = "UUID")]
+        event_id: Option<String>,
+        /// Events of this library, by name or "name version".
+        #[arg(long, value_name = "TEXT")]
+        library: Option<String>,
+        /// The rule ends then, such as `2026-01-31T12:00:00Z`.
+        #[arg(long, value_name = "TIME")]
+        expires_at: Option<String>,
+        /// Leave nothing of dropped events: `rivulet fate` will not know them.
+        #[arg(long)]
+        no_trace: bool,
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Remove a rule.
+    Remove {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
         #[command(flatten)]
         running: Running,
     },

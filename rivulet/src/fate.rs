@@ -54,6 +54,8 @@ pub(crate) enum Outcome {
     Accepted,
     /// Not on the log; its raw bytes are in quarantine, with the reason.
     Quarantined,
+    /// Dropped by a kill rule: id and length alone are in quarantine.
+    Discarded,
     /// Nothing names it.
     Unknown,
 }
@@ -92,7 +94,7 @@ impl Fate {
     pub(crate) fn standing(mut self, places: &[(TopicPartition, Offset)]) -> Self {
         for (at, offset) in places {
             let Some(role) = role_in(at.topic) else { continue };
-            self.note(at.topic);
+            self.note(at.topic, None);
             self.records.push(Sighting {
                 topic: at.topic.name(),
                 partition: Some(at.partition.0),
@@ -105,10 +107,14 @@ impl Fate {
         self
     }
 
-    fn note(&mut self, topic: Topic) {
+    fn note(&mut self, topic: Topic, detail: Option<&Value>) {
+        let code = detail.and_then(|detail| detail.get("code")).and_then(Value::as_str);
+        let was_dropped = code == Some(Code::EventKilled.as_str())
+            && detail.is_some_and(|detail| detail.get("withheld") == Some(&Value::Bool(true)));
         self.outcome = match (topic, self.outcome) {
             (Topic::Events, _) => Outcome::Accepted,
-            (Topic::Quarantine, Outcome::Unknown) => Outcome::Quarantined,
+            (Topic::Quarantine, Outcome::Unknown) if was_dropped => Outcome::Discarded,
+            (Topic::Quarantine, Outcome::Unknown | Outcome::Discarded) => Outcome::Quarantined,
             (_, outcome) => outcome,
         };
     }
@@ -120,7 +126,7 @@ impl Fate {
         }
         let Some(role) = role_in(record.at.topic) else { return };
         let detail = detail(record);
-        self.note(record.at.topic);
+        self.note(record.at.topic, detail.as_ref());
         self.records.push(Sighting {
             topic: record.at.topic.name(),
             partition: published.then_some(record.at.partition.0),
@@ -151,7 +157,14 @@ const fn role_in(topic: Topic) -> Option<&'static str> {
 fn detail(record: &Record) -> Option<Value> {
     let value = || serde_json::from_slice::<Value>(&record.value).ok();
     match record.at.topic {
-        Topic::Quarantine => value()?.get("reason").cloned(),
+        Topic::Quarantine => {
+            let value = value()?;
+            let mut reason = value.get("reason")?.clone();
+            if let (Some(withheld), Some(reason)) = (value.get("withheld"), reason.as_object_mut()) {
+                reason.insert("withheld".to_owned(), withheld.clone());
+            }
+            Some(reason)
+        }
         Topic::Decisions => {
             let value = value()?;
             let keep = ["decision_id", "rule", "slot"].into_iter();

@@ -18,6 +18,7 @@ mod config;
 mod console;
 mod demo;
 mod fate;
+mod kill;
 mod pipeline;
 mod schema_folder;
 mod telemetry;

@@ -30,13 +30,14 @@ use tower::ServiceExt as _;
 
 use crate::commands::Role;
 use crate::config::{Config, keys};
-use crate::{assets, demo, fate, schema_folder};
+use crate::{assets, demo, fate, kill, schema_folder};
 
 /// The parts that run in this process.
 pub(crate) struct Pipeline {
     role: Role,
     log: SharedLog,
     gateway: Option<Arc<Gateway>>,
+    kill: Option<kill::Service>,
     processor: ProcessorCell,
     /// Why the processor will never start, once that is known.
     failure: Mutex<Option<oneshot::Receiver<anyhow::Error>>>,
@@ -83,6 +84,8 @@ impl Pipeline {
             Role::Processor => None,
             Role::Both | Role::Gateway => Some(start_gateway(&config, &log, &clock)?),
         };
+        let kill = gateway.as_ref().map(|gateway| kill::Service::start(gateway, config.kill_file()));
+        let kill = kill.transpose().context("in the kill rules")?;
         if let Some(gateway) = &gateway {
             let processor = Arc::clone(&processor);
             gateway.join_metrics(Arc::new(move || Box::pin(processor_metrics(Arc::clone(&processor)))));
@@ -91,7 +94,7 @@ impl Pipeline {
             tokio::spawn(keys::follow(path.clone(), gateway.as_ref().map(Arc::downgrade), secrets.clone()));
         }
         let failure = Mutex::new(failure);
-        Ok(Self { role, log, gateway, processor, failure, clock, secrets, config })
+        Ok(Self { role, log, gateway, kill, processor, failure, clock, secrets, config })
     }
 
     /// Every path of this process.
@@ -111,6 +114,9 @@ impl Pipeline {
                 router = router.merge(api.serve(gateway)).merge(assets::sdk());
             }
             None => router = router.merge(self.health_router()),
+        }
+        if let Some(kill) = &self.kill {
+            router = router.merge(kill.clone().router());
         }
         if self.config.demo.enabled && self.gateway.is_some() {
             router = router.merge(assets::demo());

@@ -3,6 +3,9 @@
 //! **Invariant:** values are kept as the bytes that were sent, so a number never changes its digits on the way.
 
 use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
 
 use crate::id::{AnonymousId, EventType, ProfileKey, SessionId, UserId, means_nobody};
 use crate::json::{self, Kind, Limits, Member};
@@ -25,6 +28,45 @@ pub const KNOWN_MEMBERS: [&str; 10] = [
     "consent",
     "schema",
 ];
+
+/// Who wrote an event: `context.library`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Library {
+    /// Its name.
+    pub name: String,
+    /// Its version, if it says one.
+    #[serde(default)]
+    pub version: Option<String>,
+}
+
+impl Library {
+    /// Reads the JSON of `context`.
+    pub fn of_context(context: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Context {
+            library: Library,
+        }
+        serde_json::from_slice::<Context>(context).ok().map(|context| context.library)
+    }
+
+    /// Whether this text names it: its name, or name and version with a space between.
+    pub fn is(&self, text: &str) -> bool {
+        let rest = text.strip_prefix(self.name.as_str());
+        rest.is_some_and(|rest| {
+            rest.is_empty()
+                || rest.strip_prefix(' ').is_some_and(|text| self.version.as_deref() == Some(text))
+        })
+    }
+}
+
+impl fmt::Display for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.version {
+            Some(version) => write!(f, "{} {version}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
 
 /// An accepted event read back from the log.
 #[derive(Clone, Debug)]

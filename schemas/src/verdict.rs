@@ -78,6 +78,8 @@ pub enum Code {
     EventTypeReserved,
     /// The key may not send this event type.
     EventTypeNotAllowed,
+    /// An operator has stopped events like this one.
+    EventKilled,
     /// No schema for this event type, and the key does not allow that.
     SchemaUnknown,
     /// The pinned schema version does not exist.
@@ -158,6 +160,7 @@ impl Code {
         Self::EventReservedField,
         Self::EventTypeReserved,
         Self::EventTypeNotAllowed,
+        Self::EventKilled,
         Self::SchemaUnknown,
         Self::SchemaVersionUnknown,
         Self::SchemaInvalid,
@@ -207,6 +210,7 @@ impl Code {
             Self::EventReservedField => "event.reserved_field",
             Self::EventTypeReserved => "event.type_reserved",
             Self::EventTypeNotAllowed => "event.type_not_allowed",
+            Self::EventKilled => "event.killed",
             Self::SchemaUnknown => "schema.unknown",
             Self::SchemaVersionUnknown => "schema.version_unknown",
             Self::SchemaInvalid => "schema.invalid",

@@ -27,6 +27,7 @@ mod hostile;
 mod identity;
 mod kafka;
 mod keys;
+mod kill;
 mod ledger;
 mod numbers;
 mod openapi;

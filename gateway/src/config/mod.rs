@@ -4,12 +4,14 @@
 //! make the gateway refuse everything or hold unbounded memory.
 
 mod keys;
+mod kill;
 
 use schemas::token::SecretText;
 use schemas::verdict::AckLevel;
 use serde::Deserialize;
 
 pub use self::keys::{IpPolicy, KeyConfig, KeyKind, Lane, PreviousKey, RedactConfig, UnknownTypes};
+pub use self::kill::{KillAction, KillRule, MAX_KILL_RULES, check_kill_rules};
 
 /// Section `[gateway]`, and the keys.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -100,6 +102,14 @@ pub enum ConfigError {
     PiiSecret {
         /// Who asks.
         what: String,
+    },
+    /// A kill rule has a fault.
+    #[error("kill rule `{name}`: {message}")]
+    KillRule {
+        /// The rule's name.
+        name: String,
+        /// What is wrong, and what to do.
+        message: String,
     },
     /// A key entry has a fault.
     #[error("key `{name}`: {message}")]

@@ -22,11 +22,12 @@ use crate::Gateway;
 use crate::authenticate::Key;
 use crate::authenticate::meter::Grant;
 use crate::decode::native::SentAt;
+use crate::kill::KillRules;
 use crate::push::Session;
 use crate::recent::{ByFingerprint, Fingerprint};
 use crate::redact::{Kept, Redactor};
 use crate::route::{self, RECORD_ROOM};
-use crate::validate::{Checked, Judge, Refusal, Tried, salvaged_id};
+use crate::validate::{Checked, Judge, Refusal, Remains, Tried, salvaged_id};
 
 /// How a batch came in.
 #[derive(Clone, Debug)]
@@ -70,6 +71,8 @@ enum Fate {
     SameAs { slot: usize },
     /// Not taken; its raw bytes are the record of that number.
     Refused { status: Status, reason: Box<Reason>, record: usize },
+    /// Not taken, whatever the log says of the line that is left of it.
+    Stopped { status: Status, reason: Box<Reason> },
 }
 
 /// An event as it came, and what is kept of it.
@@ -126,10 +129,10 @@ impl Gateway {
 
     /// What the verdict on an event would be by what can be known without the log; nothing is taken or kept.
     pub(crate) fn preview(&self, event: &[u8], transmission: &Transmission) -> Verdict {
-        let schemas = self.schemas.load();
+        let (schemas, kill) = (self.schemas.load(), self.kill.load());
         let verdict =
             |event_id, status, reason, warnings| Verdict { event_id, status, acked: None, reason, warnings };
-        match self.judge_one(&self.by_rules(&schemas, transmission), event, &mut Tape::default()).0 {
+        match self.judge_one(&self.by_rules(&schemas, &kill, transmission), event, &mut Tape::default()).0 {
             Ok(checked) => verdict(Some(checked.event_id), Status::Accepted, None, checked.warnings),
             Err(refusal) => {
                 verdict(refusal.event_id, refusal.status, Some(*refusal.reason), refusal.warnings)
@@ -137,10 +140,16 @@ impl Gateway {
         }
     }
 
-    fn by_rules<'a>(&'a self, schemas: &'a Registry, transmission: &'a Transmission) -> Judge<'a> {
+    fn by_rules<'a>(
+        &'a self,
+        schemas: &'a Registry,
+        kill: &'a KillRules,
+        transmission: &'a Transmission,
+    ) -> Judge<'a> {
         Judge {
             config: &self.config,
             schemas,
+            kill,
             key: &transmission.key,
             entropy: &*self.entropy,
             received_at: transmission.received_at,
@@ -149,8 +158,8 @@ impl Gateway {
     }
 
     fn judge(&self, events: &[&[u8]], transmission: &Transmission) -> Judged {
-        let schemas = self.schemas.load();
-        let mut judge = self.by_rules(&schemas, transmission);
+        let (schemas, kill) = (self.schemas.load(), self.kill.load());
+        let mut judge = self.by_rules(&schemas, &kill, transmission);
         let mut tape = Tape::default();
         let judged = events.iter().enumerate().map(|(place, event)| {
             judge.sent_at = transmission.sent_at_of(place);
@@ -209,7 +218,9 @@ impl Gateway {
                 Ok(checked) => (Some(&checked.event_type), false),
                 Err(refusal) => (refusal.event_type.as_ref(), true),
             };
-            let kept = redactor.keep(event, event_type, is_refused);
+            let is_stopped = matches!(&finding, Err(refusal) if refusal.remains != Remains::Bytes);
+            let kept =
+                if is_stopped { Kept::DigestOnly } else { redactor.keep(event, event_type, is_refused) };
             (finding, kept)
         }));
         judged.unwrap_or_else(|_| {
@@ -308,16 +319,21 @@ impl Judged {
         transmission: &Transmission,
         config: &crate::GatewayConfig,
     ) {
-        self.records.push(route::quarantine_record(
-            event.bytes,
-            event.kept,
-            &refusal,
-            transmission,
-            transmission.sent_at_of(self.slots.len()),
-            config.quarantine_bytes,
-        ));
-        let Refusal { event_id, event_type, status, reason, warnings, .. } = refusal;
-        let fate = Fate::Refused { status, reason, record: self.records.len() - 1 };
+        if refusal.remains != Remains::Nothing {
+            self.records.push(route::quarantine_record(
+                event.bytes,
+                event.kept,
+                &refusal,
+                transmission,
+                transmission.sent_at_of(self.slots.len()),
+                config.quarantine_bytes,
+            ));
+        }
+        let Refusal { event_id, event_type, status, reason, warnings, remains, .. } = refusal;
+        let fate = match remains {
+            Remains::Bytes => Fate::Refused { status, reason, record: self.records.len() - 1 },
+            Remains::Line | Remains::Nothing => Fate::Stopped { status, reason },
+        };
         self.slots.push(Slot { event_id, event_type, warnings, fate });
     }
 }
@@ -352,6 +368,7 @@ fn fault(event_id: Option<EventId>) -> Refusal {
         event_type: None,
         status: Status::Rejected,
         reason,
+        remains: Remains::Bytes,
         tried: None,
         warnings: Vec::new(),
     }
@@ -372,6 +389,7 @@ fn verdicts(judged: &Judged, answer: &Result<Answers, AppendError>) -> Vec<Verdi
                 Ok(level) => (Status::Accepted, Some(level), None),
                 Err((status, reason)) => (status, None, Some(reason)),
             },
+            Fate::Stopped { status, reason } => (*status, None, Some(Reason::clone(reason))),
             Fate::Refused { status, reason, record } => match written(*record, answer) {
                 // Too large for quarantine is still refused, and told.
                 Ok(_) | Err((Status::Rejected, _)) => (*status, None, Some(Reason::clone(reason))),

@@ -17,6 +17,7 @@ use crate::authenticate::Key;
 use crate::config::{GatewayConfig, UnknownTypes};
 use crate::decode::native::{SentAt, instant, salvage_event_id};
 use crate::entropy::{Entropy, mint_event_id};
+use crate::kill::{KillRules, Suspect};
 use crate::telemetry::Fit;
 
 /// The event's id means nobody and counts as absent.
@@ -46,6 +47,7 @@ const MAX_WARNINGS: usize = 8;
 pub(crate) struct Judge<'a> {
     pub(crate) config: &'a GatewayConfig,
     pub(crate) schemas: &'a Registry,
+    pub(crate) kill: &'a KillRules,
     pub(crate) key: &'a Key,
     pub(crate) entropy: &'a dyn Entropy,
     pub(crate) received_at: Timestamp,
@@ -85,8 +87,22 @@ pub(crate) struct Refusal {
     /// `Rejected` or `Quarantined`.
     pub(crate) status: Status,
     pub(crate) reason: Box<Reason>,
+    /// What is left of it in quarantine.
+    pub(crate) remains: Remains,
     pub(crate) tried: Option<Tried>,
     pub(crate) warnings: Vec<Warning>,
+}
+
+/// What a refused event leaves in quarantine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Remains {
+    /// Its bytes, as far as they may be kept.
+    #[default]
+    Bytes,
+    /// Its id, length and hash; the refusal stands even if these cannot be written.
+    Line,
+    /// Nothing.
+    Nothing,
 }
 
 /// Collects what is known when an event is refused half-way.
@@ -97,6 +113,9 @@ struct Findings {
     event_type: Option<EventType>,
     schema_fault: Option<SchemaFault>,
     tried: Option<Tried>,
+    /// An operator's rule was asked already.
+    was_suspected: bool,
+    remains: Remains,
     warnings: Vec<Warning>,
 }
 
@@ -106,14 +125,55 @@ impl Judge<'_> {
     /// Judges one event. The tape is memory that the next event uses again.
     pub(crate) fn judge(&self, event: &[u8], tape: &mut Tape) -> Result<Checked, Refusal> {
         let mut findings = Findings::default();
-        self.check(event, tape, &mut findings).map_err(|(status, reason)| Refusal {
-            event_id: findings.event_id.or_else(|| salvaged_id(event, &self.key.source)),
+        let checked = self.check(event, tape, &mut findings);
+        let (mut status, mut reason) = match checked {
+            Ok(checked) => return Ok(checked),
+            Err(refused) => refused,
+        };
+        findings.event_id = findings.event_id.or_else(|| salvaged_id(event, &self.key.source));
+        if !findings.was_suspected
+            && let Err(stopped) = self.stop(event, None, &mut findings)
+        {
+            (status, reason) = stopped;
+        }
+        Err(Refusal {
+            event_id: findings.event_id,
             event_type: findings.event_type,
             status,
             reason,
+            remains: findings.remains,
             tried: findings.tried,
             warnings: findings.warnings,
         })
+    }
+
+    /// Refuses what a kill rule names; before the schema is asked, which may be what is wrong.
+    fn stop(
+        &self,
+        event: &[u8],
+        fields: Option<&Fields<'_>>,
+        findings: &mut Findings,
+    ) -> Result<(), (Status, Box<Reason>)> {
+        findings.was_suspected = true;
+        if self.kill.is_empty() {
+            return Ok(());
+        }
+        let context = fields.and_then(|fields| fields.get("context"));
+        let stop = self.kill.stops(&Suspect {
+            source: &self.key.source,
+            event_type: findings.event_type.as_ref().map(EventType::as_str),
+            event_id: findings.event_id,
+            context: context.map(|member| member.value),
+            event,
+            now: self.received_at,
+        });
+        let Some(stop) = stop else { return Ok(()) };
+        findings.remains = match stop.status {
+            Status::Quarantined => Remains::Bytes,
+            _ if stop.trace => Remains::Line,
+            _ => Remains::Nothing,
+        };
+        Err((stop.status, stop.reason))
     }
 
     fn check(
@@ -127,6 +187,7 @@ impl Judge<'_> {
         self.identify_event(&fields, findings).map_err(rejected)?;
         let event_type = self.event_type(&fields).map_err(rejected)?;
         findings.event_type = Some(event_type.clone());
+        self.stop(event, Some(&fields), findings)?;
         fields.check_kinds().map_err(rejected)?;
         let profile = self.profile(&fields, findings).map_err(rejected)?;
         let (occurred_at, clamped_from) = self.occurred_at(&fields, findings).map_err(rejected)?;

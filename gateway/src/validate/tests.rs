@@ -13,6 +13,7 @@ struct Fixture {
     schemas: Registry,
     keys: Keys,
     entropy: TestEntropy,
+    kill: KillRules,
 }
 
 impl Fixture {
@@ -22,6 +23,7 @@ impl Fixture {
             schemas: Registry::builtin(),
             keys: keyring(&keys()).unwrap(),
             entropy: TestEntropy::default(),
+            kill: KillRules::default(),
         }
     }
 
@@ -30,6 +32,7 @@ impl Fixture {
         let judge = Judge {
             config: &self.config,
             schemas: &self.schemas,
+            kill: &self.kill,
             key: &key,
             entropy: &self.entropy,
             received_at: NOW,

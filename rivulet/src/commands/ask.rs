@@ -33,6 +33,10 @@ impl Program<'_> {
         self.request("POST", path, body).await
     }
 
+    pub(super) async fn delete(self, path: &str) -> anyhow::Result<Value> {
+        self.request("DELETE", path, "").await
+    }
+
     async fn request(self, method: &str, path: &str, body: &str) -> anyhow::Result<Value> {
         let Self { url, key } = self;
         let host =

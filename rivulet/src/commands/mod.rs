@@ -3,6 +3,7 @@
 mod ask;
 mod bench;
 mod fate;
+mod kill;
 mod log;
 mod quarantine;
 mod records;
@@ -43,6 +44,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Torture(options) => runtime()?.block_on(torture::run(options)),
         Command::Fate(options) => runtime()?.block_on(fate::run(options)),
         Command::Quarantine(command) => runtime()?.block_on(quarantine::run(command)),
+        Command::Kill(command) => runtime()?.block_on(kill::run(command)),
         Command::Bench(BenchCommand::Ingest(options)) => runtime()?.block_on(bench::ingest::run(options)),
         Command::Bench(BenchCommand::Process(options)) => bench::process::run(&options),
         Command::Bench(BenchCommand::Fate(options)) => runtime()?.block_on(bench::fate::run(options)),

@@ -48,7 +48,7 @@ pub(super) async fn run(command: QuarantineCommand) -> anyhow::Result<ExitCode> 
 }
 
 impl Running {
-    fn program(&self) -> Program<'_> {
+    pub(super) fn program(&self) -> Program<'_> {
         Program { url: &self.url, key: &self.secret.key }
     }
 }
@@ -199,12 +199,12 @@ fn explain(event: &Value) {
     }
 }
 
-fn members<'v>(value: &'v Value, name: &str) -> impl Iterator<Item = &'v Value> {
+pub(super) fn members<'v>(value: &'v Value, name: &str) -> impl Iterator<Item = &'v Value> {
     value.get(name).and_then(Value::as_array).into_iter().flatten()
 }
 
 /// A member as text; nothing for nothing.
-fn text(value: &Value, name: &str) -> String {
+pub(super) fn text(value: &Value, name: &str) -> String {
     match value.get(name) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),

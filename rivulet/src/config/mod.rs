@@ -53,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) keys: Vec<KeyConfig>,
     /// TOML file with the `[[keys]]`, instead of `keys` here; read again when it changes.
     pub(crate) keys_file: Option<PathBuf>,
+    /// TOML file with the `[[kill]]` rules; read again when it changes. Default: `kill.toml` in the data folder.
+    pub(crate) kill_file: Option<PathBuf>,
     /// Where the schemas are.
     pub(crate) schemas: SchemasSection,
     /// Rules, model and windows.
@@ -138,6 +140,7 @@ impl Default for Config {
             tls: None,
             keys: KeyConfig::development(),
             keys_file: None,
+            kill_file: None,
             schemas: SchemasSection::default(),
             processor: ProcessorSection::default(),
             demo: DemoSection { enabled: true },
@@ -241,6 +244,11 @@ impl Config {
             anyhow::ensure!(kafka.partitions > 0, "kafka.partitions must be at least 1");
         }
         Ok(())
+    }
+
+    /// Where the kill rules are.
+    pub(crate) fn kill_file(&self) -> PathBuf {
+        self.kill_file.clone().unwrap_or_else(|| self.data.join("kill.toml"))
     }
 
     /// How the journal is kept, in the folder `name` of the data folder.

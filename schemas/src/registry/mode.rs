@@ -38,11 +38,16 @@ impl Mode {
         let share =
             mode.as_object().filter(|object| object.len() == 1).and_then(|object| object.get("sample"));
         let share = share.and_then(Value::as_f64).filter(|share| *share > 0.0 && *share <= 1.0);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of at most 1")]
-        let sampled = share.map(|share| Self::Sample((share * f64::from(WHOLE)).ceil() as u32));
+        let sampled = share.map(Self::sample);
         named.or(sampled).ok_or_else(|| {
             format!("`{KEYWORD}` is `enforce`, `quarantine`, `observe` or `{{\"sample\": 0.01}}` (a share above 0, up to 1)")
         })
+    }
+
+    /// A sample of that share, from 0 to 1.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of at most 1")]
+    pub fn sample(share: f64) -> Self {
+        Self::Sample((share.clamp(0.0, 1.0) * f64::from(WHOLE)).ceil() as u32)
     }
 
     /// Whether an event with this id (or, without one, these bytes) is judged at all.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use broker::clock::{Clock as _, SystemClock};
 use broker::log::Record;
-use schemas::event::RESERVED_TYPE_PREFIX;
+use schemas::event::{Library, RESERVED_TYPE_PREFIX};
 use schemas::id::EventType;
 use schemas::json::{self, DEEPEST, Limits, Member};
 use schemas::receipt::Receipt;
@@ -26,6 +26,8 @@ use crate::cli::WhatIfOptions;
 use crate::console::{printable, say};
 use crate::schema_folder;
 
+/// What stands for the library of events that name none.
+const NO_LIBRARY: &str = "(unknown library)";
 /// Groups told apart; senders choose library versions, so there could be any number.
 const MAX_GROUPS: usize = 10_000;
 /// Reasons told apart in a group.
@@ -170,7 +172,8 @@ impl Report {
         let metadata = tree("metadata").filter(|metadata| !metadata.is_null());
         let judgement =
             self.registry.judge(&EventType::new(event_type.clone()), pinned.as_deref(), metadata.as_ref());
-        let library = library(tree("context").as_ref());
+        let library = member("context").and_then(|context| Library::of_context(context.value));
+        let library = library.map_or_else(|| NO_LIBRARY.to_owned(), |library| library.to_string());
         let mut key = Key { event_type, source: found.source.clone(), library };
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key) {
             OTHERS.clone_into(&mut key.library);
@@ -215,17 +218,6 @@ impl Report {
 fn is_control(members: &[Member<'_>]) -> bool {
     let event_type = members.iter().find(|member| member.name == "event_type").and_then(Member::text);
     event_type.is_some_and(|event_type| event_type.starts_with(RESERVED_TYPE_PREFIX))
-}
-
-/// `context.library`, as name and version.
-fn library(context: Option<&Value>) -> String {
-    let library = context.and_then(|context| context.get("library"));
-    let part = |name: &str| library.and_then(|library| library.get(name)).and_then(Value::as_str);
-    match (part("name"), part("version")) {
-        (Some(name), Some(version)) => format!("{name} {version}"),
-        (Some(name), None) => name.to_owned(),
-        _ => "(unknown library)".to_owned(),
-    }
 }
 
 impl Group {
