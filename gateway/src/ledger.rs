@@ -2,7 +2,8 @@
 //!
 //! **Invariant:** `received = delivered + duplicate + quarantined + rejected + discarded + in_flight`, always, per source. An event
 //! that the log could not take now (`retry`) is `discarded`: the sender was told, and its next attempt is received anew. An event
-//! that a client says it has dropped is received, by that report, and `discarded`. So is one that a kill rule drops.
+//! that a client says it has dropped is received, by that report, and `discarded`. So is one that a kill rule or the
+//! person's objection drops.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -153,9 +154,9 @@ fn outcome(verdict: &Verdict) -> Outcome {
     }
 }
 
-/// Refused although nothing was wrong with it: an operator wanted it dropped.
+/// Refused although nothing was wrong with it: an operator or the person wanted it dropped.
 fn is_discarded(verdict: &Verdict) -> bool {
-    verdict.reason.as_ref().is_some_and(|reason| reason.code == Code::EventKilled)
+    verdict.reason.as_ref().is_some_and(|reason| matches!(reason.code, Code::EventKilled | Code::EventNoConsent))
 }
 
 impl Totals {

@@ -32,6 +32,7 @@ pub mod authenticate;
 
 mod decode;
 
+mod consent;
 mod kill;
 
 mod recent;

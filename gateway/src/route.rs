@@ -42,8 +42,8 @@ pub(crate) fn event_record(
         source,
         schema: checked.schema.as_deref(),
         trust: transmission.key.trust_in(&checked.event_type, &checked.profile),
-        ip: transmission.ip.as_deref(),
-        user_agent: transmission.user_agent.as_deref(),
+        ip: transmission.ip.as_deref().filter(|_| checked.objected.is_none()),
+        user_agent: transmission.user_agent.as_deref().filter(|_| checked.objected.is_none()),
         original_event_id: checked.original_event_id.as_deref(),
         clamped_from: checked.clamped_from,
         schema_fault: checked.schema_fault.as_ref(),
@@ -122,7 +122,7 @@ pub(crate) fn quarantine_record(
         Err(_) => None,
     };
     let withheld = *what == Kept::DigestOnly;
-    let keeps_sender = refusal.remains == Remains::Bytes;
+    let keeps_sender = refusal.remains == Remains::Bytes && refusal.objected.is_none();
     let raw = raw.filter(|_| !withheld);
     let sha256 = hex(&Sha256::digest(event));
     // An event without readable id is keyed by its content: no key at all would put all of them in one partition.

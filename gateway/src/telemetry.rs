@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use schemas::registry::Mode;
 
 use crate::config::KillRule;
+use crate::consent::Objected;
 
 /// A count that only grows.
 pub type Counter = prometheus_client::metrics::counter::Counter;
@@ -53,6 +54,8 @@ pub const KEYS_STALE: &str = "rivulet_gateway_keys_stale";
 pub const STOPPED_EVENTS: &str = "rivulet_gateway_killed_events";
 /// 1 while the kill rules in force are older than their file, which is broken.
 pub const KILL_STALE: &str = "rivulet_gateway_kill_rules_stale";
+/// Events whose person objected to being measured and whose key honours that, by source, cause and what was done (suffix `_total`).
+pub const OBJECTED_EVENTS: &str = "rivulet_gateway_objected_events";
 /// Events by how they fitted their schema (suffix `_total`).
 pub const SCHEMA_EVENTS: &str = "rivulet_gateway_schema_events";
 /// Times the schemas were read again, by whether they could be used (suffix `_total`).
@@ -146,6 +149,13 @@ struct RuleLabel {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ObjectionLabel {
+    source: String,
+    cause: &'static str,
+    action: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct StatusLabel {
     status: u16,
 }
@@ -174,6 +184,7 @@ pub(crate) struct Metrics {
     schemas_stale: Gauge,
     stopped: Family<RuleLabel, Counter>,
     kill_stale: Gauge,
+    objected: Family<ObjectionLabel, Counter>,
     pub(crate) received_bytes: Counter,
     pub(crate) append_seconds: Histogram,
     pub(crate) sockets: Gauge,
@@ -204,6 +215,7 @@ impl Metrics {
         let schemas_stale = Gauge::default();
         let stopped = Family::<RuleLabel, Counter>::default();
         let kill_stale = Gauge::default();
+        let objected = Family::<ObjectionLabel, Counter>::default();
         let received_bytes = Counter::default();
         let append_seconds = Histogram::new(BUCKETS);
         let sockets = Gauge::default();
@@ -227,6 +239,7 @@ impl Metrics {
         registry.register(SCHEMAS_STALE, "Whether older schemas are in use", schemas_stale.clone());
         registry.register(STOPPED_EVENTS, "Events that kill rules have stopped", stopped.clone());
         registry.register(KILL_STALE, "Whether the file of kill rules is broken", kill_stale.clone());
+        registry.register(OBJECTED_EVENTS, "Events whose person objected", objected.clone());
         registry.register_collector(Box::new(LogHealth(Arc::clone(log))));
         Self {
             registry: Arc::new(registry),
@@ -242,6 +255,7 @@ impl Metrics {
             schemas_stale,
             stopped,
             kill_stale,
+            objected,
             received_bytes,
             append_seconds,
             sockets,
@@ -284,6 +298,13 @@ impl Metrics {
     /// Events that a kill rule has stopped.
     pub(crate) fn stopped(&self, rule: &str, action: &'static str) -> Counter {
         self.stopped.get_or_create(&RuleLabel { rule: rule.to_owned(), action }).clone()
+    }
+
+    /// Events whose person objected.
+    pub(crate) fn objected(&self, source: &str, objected: Objected) -> Counter {
+        let action = if objected.drops { "drop" } else { "anonymise" };
+        let label = ObjectionLabel { source: source.to_owned(), cause: objected.cause, action };
+        self.objected.get_or_create(&label).clone()
     }
 
     /// Drops the counts of rules that are gone, so that their number stays bounded.

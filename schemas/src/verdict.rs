@@ -80,6 +80,8 @@ pub enum Code {
     EventTypeNotAllowed,
     /// An operator has stopped events like this one.
     EventKilled,
+    /// Who the event is about does not want to be measured, and the key honours that.
+    EventNoConsent,
     /// No schema for this event type, and the key does not allow that.
     SchemaUnknown,
     /// The pinned schema version does not exist.
@@ -161,6 +163,7 @@ impl Code {
         Self::EventTypeReserved,
         Self::EventTypeNotAllowed,
         Self::EventKilled,
+        Self::EventNoConsent,
         Self::SchemaUnknown,
         Self::SchemaVersionUnknown,
         Self::SchemaInvalid,
@@ -211,6 +214,7 @@ impl Code {
             Self::EventTypeReserved => "event.type_reserved",
             Self::EventTypeNotAllowed => "event.type_not_allowed",
             Self::EventKilled => "event.killed",
+            Self::EventNoConsent => "event.no_consent",
             Self::SchemaUnknown => "schema.unknown",
             Self::SchemaVersionUnknown => "schema.version_unknown",
             Self::SchemaInvalid => "schema.invalid",

@@ -19,6 +19,7 @@ mod accept;
 mod cli;
 mod compression;
 mod configuration;
+mod consent;
 mod contract;
 mod crash;
 mod drain;

@@ -5,7 +5,20 @@ use std::path::Path;
 
 use tests::events::{self, Random, of_user};
 use tests::faults::{self, SOON, Timed};
-use tests::rivulet::Rivulet;
+use tests::rivulet::{Options, Rivulet};
+
+/// With it every metric has a sample.
+const ALL_LABELS: &str = r#"
+[[keys]]
+name = "web"
+key = "wk_dev"
+kind = "public"
+privacy = { gpc = "drop" }
+[[keys]]
+name = "server"
+key = "sk_dev"
+kind = "secret"
+"#;
 
 /// What Prometheus appends to the name of a histogram.
 const HISTOGRAM_SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
@@ -35,7 +48,9 @@ fn file(name: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alert_rules_dashboard_and_page_name_the_metrics_that_the_program_has() {
     let _timed = Timed::new("operators: metrics");
-    let rivulet = Rivulet::up().await;
+    let rivulet = Rivulet::with(Options { config: Some(ALL_LABELS.to_owned()), ..Options::default() }).await;
+    rivulet.secret().post("/v1/kill", &[], r#"{"name":"none","action":"drop","source":"none"}"#).await.unwrap();
+    rivulet.client().send_with(&[("content-type", "application/json"), ("sec-gpc", "1")], "{}").await;
     let event = events::page_view(&mut Random::new(3), &of_user("operator"));
     rivulet.client().send(event.to_string()).await;
     let exposed = faults::eventually("the event is processed", SOON, async || {

@@ -12,10 +12,10 @@ use tests::rivulet::{Options, Rivulet};
 use tests::socket::Socket;
 
 /// What must be found nowhere. Of letters that no hash, id or base64 of something else has by chance.
-const FORBIDDEN: &str = "zQx7-forbidden-Wv9";
+pub(crate) const FORBIDDEN: &str = "zQx7-forbidden-Wv9";
 
 /// The value as senders may write it: plain, escaped, as the text of another value, in base64 at each alignment.
-fn spellings() -> Vec<String> {
+pub(crate) fn spellings() -> Vec<String> {
     let escaped: Vec<String> = FORBIDDEN.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
     let mut all =
         vec![FORBIDDEN.to_owned(), escaped.concat(), FORBIDDEN.to_uppercase(), FORBIDDEN.to_lowercase()];
@@ -28,7 +28,7 @@ fn spellings() -> Vec<String> {
 }
 
 /// Every file below a folder that holds any of the words, with the word.
-fn holding(dir: &Path, words: &[String]) -> Vec<String> {
+pub(crate) fn holding(dir: &Path, words: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![dir.to_owned()];
     while let Some(folder) = left.pop() {

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::meter::{Allowance, Grant, Meter};
 use super::origins::OriginPattern;
-use crate::config::{IpPolicy, Lane, UnknownTypes};
+use crate::config::{IpPolicy, Lane, PrivacyConfig, UnknownTypes};
 use crate::redact::Pointers;
 
 /// Joins two people: who vouches for one of them does not vouch for the other.
@@ -49,6 +49,8 @@ pub struct Policy {
     pub ack: Option<AckLevel>,
     /// How soon its events are shed under load.
     pub lane: Lane,
+    /// What is done when the person objects.
+    pub(crate) privacy: PrivacyConfig,
     /// What is not kept of its events as sent.
     pub(crate) redact: Pointers,
     pub(super) event_types: HashSet<String>,

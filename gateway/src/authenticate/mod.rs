@@ -123,6 +123,7 @@ impl Keys {
             ip: config.ip,
             ack: config.ack,
             lane: config.lane,
+            privacy: config.privacy.clone(),
             redact: Pointers::new(&config.redact)?,
             event_types: config.event_types.iter().cloned().collect::<HashSet<_>>(),
             origins,

@@ -51,6 +51,9 @@ pub struct KeyConfig {
     /// What is hashed, masked or dropped of this key's events before they are kept, beside what schemas mark as `x-pii`.
     #[serde(default)]
     pub redact: Vec<RedactConfig>,
+    /// What is done when the person objects to being measured.
+    #[serde(default)]
+    pub privacy: PrivacyConfig,
     /// Events a second that it may send on average; absent = any number.
     #[serde(default)]
     pub events_per_second: Option<u32>,
@@ -70,6 +73,48 @@ pub struct RedactConfig {
     pub pointer: String,
     /// `hash`, `mask` or `drop`.
     pub action: PiiAction,
+}
+
+/// Section `[keys.privacy]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrivacyConfig {
+    /// Under Global Privacy Control (`Sec-GPC: 1`).
+    pub gpc: Objection,
+    /// Under Do Not Track (`DNT: 1`).
+    pub dnt: Objection,
+    /// Purposes that an event's `consent` must grant.
+    pub consent: Option<ConsentConfig>,
+}
+
+/// What an event's `consent` must grant.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsentConfig {
+    /// Members of `consent` that must be `true`.
+    pub require: Vec<String>,
+    /// What is done where they are not.
+    #[serde(default = "Objection::dropping")]
+    pub otherwise: Objection,
+}
+
+/// What is done with events of who objects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objection {
+    /// Nothing: they are kept as others.
+    #[default]
+    Ignore,
+    /// They are kept without who, device and page.
+    Anonymise,
+    /// They are not kept.
+    Drop,
+}
+
+impl Objection {
+    const fn dropping() -> Self {
+        Self::Drop
+    }
 }
 
 /// An older key of a source.
@@ -150,6 +195,7 @@ impl KeyConfig {
             lane: Lane::default(),
             event_types: Vec::new(),
             redact: Vec::new(),
+            privacy: PrivacyConfig::default(),
             events_per_second: None,
             burst_events: None,
             events_per_day: None,

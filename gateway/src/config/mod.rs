@@ -10,7 +10,10 @@ use schemas::token::SecretText;
 use schemas::verdict::AckLevel;
 use serde::Deserialize;
 
-pub use self::keys::{IpPolicy, KeyConfig, KeyKind, Lane, PreviousKey, RedactConfig, UnknownTypes};
+pub use self::keys::{
+    ConsentConfig, IpPolicy, KeyConfig, KeyKind, Lane, Objection, PreviousKey, PrivacyConfig, RedactConfig,
+    UnknownTypes,
+};
 pub use self::kill::{KillAction, KillRule, MAX_KILL_RULES, check_kill_rules};
 
 /// Section `[gateway]`, and the keys.

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::Gateway;
 use crate::authenticate::Key;
 use crate::authenticate::meter::Grant;
+use crate::consent::{Objected, Signals};
 use crate::decode::native::SentAt;
 use crate::kill::KillRules;
 use crate::push::Session;
@@ -43,6 +44,8 @@ pub(crate) struct Transmission {
     /// Already truncated.
     pub(crate) ip: Option<String>,
     pub(crate) user_agent: Option<String>,
+    /// What the browser says of being measured.
+    pub(crate) signals: Signals,
     /// The socket's session, to which decisions go back.
     pub(crate) session: Option<Session>,
 }
@@ -154,6 +157,7 @@ impl Gateway {
             entropy: &*self.entropy,
             received_at: transmission.received_at,
             sent_at: transmission.sent_at,
+            signals: transmission.signals,
         }
     }
 
@@ -166,7 +170,7 @@ impl Gateway {
             self.judge_one(&judge, event, &mut tape)
         });
         let (findings, kept): (Vec<_>, Vec<_>) = judged.unzip();
-        self.count_fits(&findings);
+        self.count_fits(&findings, transmission);
         let fingerprints = events.iter().zip(&findings).map(|(event, finding)| {
             let checked = finding.as_ref().ok()?;
             Some(self.recent.fingerprint(&transmission.key.source, &checked.profile, checked.event_id, event))
@@ -214,24 +218,29 @@ impl Gateway {
         };
         let judged = catch_unwind(AssertUnwindSafe(|| {
             let finding = judge.judge(event, tape);
-            let (event_type, is_refused) = match &finding {
-                Ok(checked) => (Some(&checked.event_type), false),
-                Err(refusal) => (refusal.event_type.as_ref(), true),
+            let (event_type, event_id, is_refused) = match &finding {
+                Ok(checked) => (Some(&checked.event_type), Some(checked.event_id), false),
+                Err(refusal) => (refusal.event_type.as_ref(), refusal.event_id, true),
             };
+            let is_anonymous = objected(&finding).is_some();
+            let redactor = Redactor { secret: redactor.secret.filter(|_| !is_anonymous), ..redactor };
             let is_stopped = matches!(&finding, Err(refusal) if refusal.remains != Remains::Bytes);
             let kept =
                 if is_stopped { Kept::DigestOnly } else { redactor.keep(event, event_type, is_refused) };
+            let kept = if is_anonymous { redactor.anonymise(event, kept, event_id) } else { kept };
             (finding, kept)
         }));
         judged.unwrap_or_else(|_| {
             self.metrics.panics.inc();
             tracing::error!(bytes = event.len(), "judging an event panicked; it is in quarantine");
-            (Err(fault(None)), redactor.keep_unjudged())
+            let remains = judge.remains_unread();
+            let kept = if remains == Remains::Bytes { redactor.keep_unjudged() } else { Kept::DigestOnly };
+            (Err(Refusal { remains, ..fault(None) }), kept)
         })
     }
 
-    /// Counts how the events fitted their schemas, once a schema and batch.
-    fn count_fits(&self, findings: &[Result<Checked, Refusal>]) {
+    /// Counts how the events fitted their schemas, once a schema and batch, and who objected.
+    fn count_fits(&self, findings: &[Result<Checked, Refusal>], transmission: &Transmission) {
         let mut counts: Vec<(&Tried, u64)> = Vec::new();
         let tried = findings.iter().filter_map(|finding| match finding {
             Ok(checked) => checked.tried.as_ref(),
@@ -242,6 +251,10 @@ impl Gateway {
                 Some((_, count)) => *count += 1,
                 None => counts.push((tried, 1)),
             }
+        }
+        let source = &transmission.key.source;
+        for objected in findings.iter().filter_map(objected) {
+            self.metrics.objected(source.as_str(), objected).inc();
         }
         for (tried, count) in counts {
             self.metrics.fitted(&tried.schema, tried.mode, tried.fit).inc_by(count);
@@ -359,6 +372,13 @@ fn postponed(events: &[&[u8]], grant: &Grant, source: &SourceName) -> Vec<Verdic
     events.iter().map(verdict).collect()
 }
 
+fn objected(finding: &Result<Checked, Refusal>) -> Option<Objected> {
+    match finding {
+        Ok(checked) => checked.objected,
+        Err(refusal) => refusal.objected,
+    }
+}
+
 fn fault(event_id: Option<EventId>) -> Refusal {
     let reason = Box::new(
         Reason::new(Code::Internal).expecting("nothing else of you: this is a fault of the gateway"),
@@ -369,6 +389,7 @@ fn fault(event_id: Option<EventId>) -> Refusal {
         status: Status::Rejected,
         reason,
         remains: Remains::Bytes,
+        objected: None,
         tried: None,
         warnings: Vec::new(),
     }

@@ -20,6 +20,7 @@ fn transmission(gateway: &Gateway) -> Transmission {
         ack: AckLevel::Disk,
         ip: Some("203.0.113.0".to_owned()),
         user_agent: Some("test/1".to_owned()),
+        signals: Signals::default(),
         session: None,
     }
 }

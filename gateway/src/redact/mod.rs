@@ -10,12 +10,14 @@ mod pointers;
 mod splice;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use schemas::id::EventType;
+use schemas::id::{EventId, EventType};
 use schemas::json::{self, Limits};
+use schemas::receipt::MAX_REDACTED;
 use schemas::registry::{PiiAction, Registry};
 use sha2::Sha256;
 
 use crate::authenticate::Key;
+use crate::consent;
 pub(crate) use pointers::Pointers;
 use splice::{Splicer, Spot};
 
@@ -36,6 +38,7 @@ pub(crate) enum Kept {
 }
 
 /// Who decides what is kept.
+#[derive(Clone, Copy)]
 pub(crate) struct Redactor<'a> {
     pub(crate) schemas: &'a Registry,
     pub(crate) key: &'a Key,
@@ -45,7 +48,12 @@ pub(crate) struct Redactor<'a> {
 
 impl Redactor<'_> {
     /// What is kept of an event of this type; `None` if it was refused before its type was known.
-    pub(crate) fn keep(&self, event: &[u8], event_type: Option<&EventType>, is_refused: bool) -> Kept {
+    pub(crate) fn keep(
+        &self,
+        event: &[u8],
+        event_type: Option<&EventType>,
+        is_refused: bool,
+    ) -> Kept {
         let by_type = event_type.and_then(|event_type| self.schemas.redaction(event_type));
         if by_type.is_none() && is_refused && self.schemas.redacts() && !self.knows(event_type) {
             return Kept::DigestOnly;
@@ -60,6 +68,16 @@ impl Redactor<'_> {
         let spot = Spot::event(metadata, &self.key.policy.redact);
         let (bytes, pointers) = Splicer::new(event, self.secret).splice(&spot);
         if pointers.is_empty() { Kept::AsSent } else { Kept::Redacted { bytes, pointers } }
+    }
+
+    /// The same without the person. Where values are hashed, the caller has given no secret: they are masked.
+    pub(crate) fn anonymise(&self, event: &[u8], kept: Kept, event_id: Option<EventId>) -> Kept {
+        let Some(bytes) = kept.bytes(event) else { return Kept::DigestOnly };
+        let Some((bytes, gone)) = consent::anonymise(bytes, event_id, self.limits) else {
+            return Kept::DigestOnly;
+        };
+        let pointers = gone.into_iter().chain(kept.pointers().iter().cloned());
+        Kept::Redacted { bytes, pointers: pointers.take(MAX_REDACTED).collect() }
     }
 
     /// What is kept of an event whose judging panicked.

@@ -35,6 +35,7 @@ use self::api::Api;
 use crate::Gateway;
 use crate::address;
 use crate::authenticate::Key;
+use crate::consent::Signals;
 use crate::decode::native::SentAt;
 use crate::pipeline::Transmission;
 use crate::push::Session;
@@ -67,6 +68,7 @@ struct Client {
     key: Arc<Key>,
     ip: Option<String>,
     user_agent: Option<String>,
+    signals: Signals,
 }
 
 impl Client {
@@ -75,7 +77,7 @@ impl Client {
         let ip = address::kept(ip, key.policy.ip);
         let user_agent = visitor.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         let user_agent = user_agent.map(|text| text.chars().take(MAX_USER_AGENT_BYTES).collect());
-        Self { key, ip, user_agent }
+        Self { key, ip, user_agent, signals: Signals::of(&visitor.headers) }
     }
 
     fn source(&self) -> &SourceName {
@@ -100,6 +102,7 @@ impl Client {
             key: renewed.unwrap_or_else(|| Arc::clone(&self.key)),
             ip: self.ip.clone(),
             user_agent: self.user_agent.clone(),
+            signals: self.signals,
             session,
         }
     }

@@ -16,6 +16,7 @@ use schemas::verdict::{Code, Reason, Status, Warning};
 use crate::authenticate::Key;
 use crate::config::{GatewayConfig, UnknownTypes};
 use crate::decode::native::{SentAt, instant, salvage_event_id};
+use crate::consent::{self, Objected, Signals};
 use crate::entropy::{Entropy, mint_event_id};
 use crate::kill::{KillRules, Suspect};
 use crate::telemetry::Fit;
@@ -30,6 +31,9 @@ pub(crate) const WARN_CLAMPED: &str = "timestamp.clamped";
 pub(crate) const WARN_SENT_AT: &str = "sent_at.ignored";
 /// The id was no UUID; the answer and the record name one derived from it.
 pub(crate) const WARN_FOREIGN_ID: &str = "event_id.derived";
+
+/// The person objected to being measured (`keyword` says how): the event is kept without who, device and page.
+pub(crate) const WARN_ANONYMISED: &str = "privacy.anonymised";
 
 /// The event does not fit its schema, which is only observed.
 pub(crate) const WARN_UNFIT: &str = "schema.invalid";
@@ -52,6 +56,7 @@ pub(crate) struct Judge<'a> {
     pub(crate) entropy: &'a dyn Entropy,
     pub(crate) received_at: Timestamp,
     pub(crate) sent_at: SentAt,
+    pub(crate) signals: Signals,
 }
 
 /// What was found out about an event that is taken.
@@ -67,6 +72,8 @@ pub(crate) struct Checked {
     pub(crate) schema: Option<String>,
     /// Why it does not fit, where that is only observed.
     pub(crate) schema_fault: Option<SchemaFault>,
+    /// It is taken without the person.
+    pub(crate) objected: Option<Objected>,
     pub(crate) tried: Option<Tried>,
     pub(crate) warnings: Vec<Warning>,
 }
@@ -89,6 +96,8 @@ pub(crate) struct Refusal {
     pub(crate) reason: Box<Reason>,
     /// What is left of it in quarantine.
     pub(crate) remains: Remains,
+    /// The person objected to being measured.
+    pub(crate) objected: Option<Objected>,
     pub(crate) tried: Option<Tried>,
     pub(crate) warnings: Vec<Warning>,
 }
@@ -115,6 +124,9 @@ struct Findings {
     tried: Option<Tried>,
     /// An operator's rule was asked already.
     was_suspected: bool,
+    /// Consent was asked for already, with this answer.
+    was_asked: bool,
+    objected: Option<Objected>,
     remains: Remains,
     warnings: Vec<Warning>,
 }
@@ -130,6 +142,11 @@ impl Judge<'_> {
             Ok(checked) => return Ok(checked),
             Err(refused) => refused,
         };
+        if !findings.was_asked {
+            findings.objected = Objected::by(&self.key.policy.privacy, self.signals, None);
+            findings.remains = self.remains_unread();
+            findings.was_suspected |= findings.objected.is_some();
+        }
         findings.event_id = findings.event_id.or_else(|| salvaged_id(event, &self.key.source));
         if !findings.was_suspected
             && let Err(stopped) = self.stop(event, None, &mut findings)
@@ -142,9 +159,39 @@ impl Judge<'_> {
             status,
             reason,
             remains: findings.remains,
+            objected: findings.objected,
             tried: findings.tried,
             warnings: findings.warnings,
         })
+    }
+
+    /// What is kept of an event whose consent cannot be read.
+    pub(crate) fn remains_unread(&self) -> Remains {
+        match Objected::by(&self.key.policy.privacy, self.signals, None) {
+            None => Remains::Bytes,
+            Some(Objected { drops: false, .. }) => Remains::Line,
+            Some(Objected { drops: true, .. }) => Remains::Nothing,
+        }
+    }
+
+    /// Whether the person wants to be known.
+    fn consents(&self, fields: &Fields<'_>, findings: &mut Findings) -> Result<(), (Status, Box<Reason>)> {
+        findings.was_asked = true;
+        findings.objected =
+            Objected::by(&self.key.policy.privacy, self.signals, fields.get("consent"));
+        let Some(objected) = findings.objected else { return Ok(()) };
+        if objected.drops {
+            (findings.was_suspected, findings.remains) = (true, Remains::Nothing);
+            return Err((Status::Rejected, objected.reason()));
+        }
+        let warning = Warning {
+            code: WARN_ANONYMISED.to_owned(),
+            pointer: None,
+            keyword: Some(objected.cause.to_owned()),
+            schema: None,
+        };
+        findings.warnings.push(warning);
+        Ok(())
     }
 
     /// Refuses what a kill rule names; before the schema is asked, which may be what is wrong.
@@ -184,12 +231,16 @@ impl Judge<'_> {
     ) -> Result<Checked, (Status, Box<Reason>)> {
         let rejected = |reason| (Status::Rejected, reason);
         let fields = self.scan(event, tape).map_err(rejected)?;
+        self.consents(&fields, findings)?;
         self.identify_event(&fields, findings).map_err(rejected)?;
         let event_type = self.event_type(&fields).map_err(rejected)?;
         findings.event_type = Some(event_type.clone());
         self.stop(event, Some(&fields), findings)?;
         fields.check_kinds().map_err(rejected)?;
-        let profile = self.profile(&fields, findings).map_err(rejected)?;
+        let somebody = match findings.objected {
+            None => Some(self.profile(&fields, findings).map_err(rejected)?),
+            Some(_) => None,
+        };
         let (occurred_at, clamped_from) = self.occurred_at(&fields, findings).map_err(rejected)?;
         let schema = self.fits_schema(event, &fields, &event_type, findings)?;
         fields.warn_of_unknown(findings);
@@ -200,13 +251,14 @@ impl Judge<'_> {
         };
         Ok(Checked {
             event_id,
-            original_event_id: findings.original_event_id.take(),
+            original_event_id: findings.original_event_id.take().filter(|_| findings.objected.is_none()),
             event_type,
-            profile,
+            profile: somebody.unwrap_or_else(|| consent::nobody(event_id)),
             occurred_at,
             clamped_from,
             schema,
             schema_fault: findings.schema_fault.take(),
+            objected: findings.objected,
             tried: findings.tried.take(),
             warnings: std::mem::take(&mut findings.warnings),
         })

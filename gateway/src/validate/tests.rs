@@ -37,6 +37,7 @@ impl Fixture {
             entropy: &self.entropy,
             received_at: NOW,
             sent_at,
+            signals: crate::consent::Signals::default(),
         };
         judge.judge(event, &mut Tape::default())
     }

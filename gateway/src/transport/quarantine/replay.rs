@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 use super::list::unreadable;
 use super::record::{Found, Place, body, id_at, read_one};
 use crate::Gateway;
+use crate::consent::Signals;
 use crate::decode::native::SentAt;
 use crate::error::RequestError;
 use crate::pipeline::Transmission;
@@ -172,6 +173,8 @@ fn prepare(gateway: &Gateway, found: Found, patch: Option<&[u8]>) -> Result<Read
         ack: AckLevel::Disk,
         ip: kept.ip,
         user_agent: kept.user_agent,
+        // What a browser said was applied before the event was kept; what the event says is asked again.
+        signals: Signals::default(),
         session: None,
     };
     Ok(Ready { event, transmission, changed })
