@@ -25,9 +25,27 @@ pub(crate) struct Signals {
 /// Why an event is not kept as it came, and what is done instead.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Objected {
-    /// `gpc`, `dnt` or `consent`.
-    pub(crate) cause: &'static str,
+    pub(crate) cause: Cause,
     pub(crate) drops: bool,
+}
+
+/// By what somebody objects.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Cause {
+    Gpc,
+    Dnt,
+    Consent,
+}
+
+impl Cause {
+    /// The word for verdicts and metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gpc => "gpc",
+            Self::Dnt => "dnt",
+            Self::Consent => "consent",
+        }
+    }
 }
 
 impl Signals {
@@ -42,9 +60,9 @@ impl Objected {
     pub(crate) fn by(policy: &PrivacyConfig, signals: Signals, consent: Option<&Member<'_>>) -> Option<Self> {
         let required = policy.consent.as_ref().filter(|required| !grants_all(consent, &required.require));
         let causes = [
-            ("gpc", signals.gpc.then_some(policy.gpc)),
-            ("dnt", signals.dnt.then_some(policy.dnt)),
-            ("consent", required.map(|required| required.otherwise)),
+            (Cause::Gpc, signals.gpc.then_some(policy.gpc)),
+            (Cause::Dnt, signals.dnt.then_some(policy.dnt)),
+            (Cause::Consent, required.map(|required| required.otherwise)),
         ];
         let objections = causes.into_iter().filter_map(|(cause, action)| match action? {
             Objection::Ignore => None,
@@ -60,11 +78,11 @@ impl Objected {
         strictest
     }
 
-    pub(crate) fn reason(self) -> Box<Reason> {
+    pub(crate) fn reason(self) -> Reason {
         let mut reason = Reason::new(Code::EventNoConsent)
             .expecting("nothing of you: who this is about does not want to be measured; it is not kept");
-        reason.keyword = Some(self.cause.to_owned());
-        Box::new(reason)
+        reason.keyword = Some(self.cause.as_str().to_owned());
+        reason
     }
 }
 
@@ -131,7 +149,7 @@ mod tests {
         let members = json::object(event.as_bytes(), Limits { max_depth: 9 }).unwrap();
         let consent = members.iter().find(|member| member.name == "consent");
         let signals = Signals { gpc: signals.0, dnt: signals.1 };
-        Objected::by(policy, signals, consent).map(|objected| (objected.cause, objected.drops))
+        Objected::by(policy, signals, consent).map(|objected| (objected.cause.as_str(), objected.drops))
     }
 
     #[test]
@@ -141,9 +159,12 @@ mod tests {
         assert_eq!(told(&all, (false, false), granted), None);
         assert_eq!(told(&all, (true, false), granted), Some(("gpc", false)));
         assert_eq!(told(&all, (true, true), granted), Some(("dnt", true)));
-        for refused in
-            [r#"{"consent":{"analytics":true,"ads":false}}"#, r#"{"consent":{"analytics":true}}"#, "{}", r#"{"consent":"yes"}"#]
-        {
+        for refused in [
+            r#"{"consent":{"analytics":true,"ads":false}}"#,
+            r#"{"consent":{"analytics":true}}"#,
+            "{}",
+            r#"{"consent":"yes"}"#,
+        ] {
             assert_eq!(told(&all, (false, false), refused), Some(("consent", false)), "{refused}");
         }
         assert_eq!(told(&PrivacyConfig::default(), (true, true), "{}"), None, "nobody asked for it");

@@ -156,7 +156,10 @@ fn outcome(verdict: &Verdict) -> Outcome {
 
 /// Refused although nothing was wrong with it: an operator or the person wanted it dropped.
 fn is_discarded(verdict: &Verdict) -> bool {
-    verdict.reason.as_ref().is_some_and(|reason| matches!(reason.code, Code::EventKilled | Code::EventNoConsent))
+    verdict
+        .reason
+        .as_ref()
+        .is_some_and(|reason| matches!(reason.code, Code::EventKilled | Code::EventNoConsent))
 }
 
 impl Totals {

@@ -56,6 +56,8 @@ pub const STOPPED_EVENTS: &str = "rivulet_gateway_killed_events";
 pub const KILL_STALE: &str = "rivulet_gateway_kill_rules_stale";
 /// Events whose person objected to being measured and whose key honours that, by source, cause and what was done (suffix `_total`).
 pub const OBJECTED_EVENTS: &str = "rivulet_gateway_objected_events";
+/// Verdicts that followers of `/v1/tail` lost because they read too slowly (suffix `_total`).
+pub const TAIL_LOST: &str = "rivulet_gateway_tail_lost_entries";
 /// Events by how they fitted their schema (suffix `_total`).
 pub const SCHEMA_EVENTS: &str = "rivulet_gateway_schema_events";
 /// Times the schemas were read again, by whether they could be used (suffix `_total`).
@@ -191,6 +193,7 @@ pub(crate) struct Metrics {
     pub(crate) decisions_pushed: Counter,
     pub(crate) decisions_dropped: Counter,
     pub(crate) panics: Counter,
+    pub(crate) tail_lost: Counter,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -222,6 +225,7 @@ impl Metrics {
         let decisions_pushed = Counter::default();
         let decisions_dropped = Counter::default();
         let panics = Counter::default();
+        let tail_lost = Counter::default();
         registry.register(EVENTS_RECEIVED, "Events that came in", received.clone());
         registry.register(EVENTS, "Events answered, by outcome", outcomes.clone());
         registry.register(EVENTS_IN_FLIGHT, "Events not yet answered", in_flight.clone());
@@ -240,6 +244,7 @@ impl Metrics {
         registry.register(STOPPED_EVENTS, "Events that kill rules have stopped", stopped.clone());
         registry.register(KILL_STALE, "Whether the file of kill rules is broken", kill_stale.clone());
         registry.register(OBJECTED_EVENTS, "Events whose person objected", objected.clone());
+        registry.register(TAIL_LOST, "Verdicts that slow followers lost", tail_lost.clone());
         registry.register_collector(Box::new(LogHealth(Arc::clone(log))));
         Self {
             registry: Arc::new(registry),
@@ -262,6 +267,7 @@ impl Metrics {
             decisions_pushed,
             decisions_dropped,
             panics,
+            tail_lost,
         }
     }
 
@@ -303,7 +309,7 @@ impl Metrics {
     /// Events whose person objected.
     pub(crate) fn objected(&self, source: &str, objected: Objected) -> Counter {
         let action = if objected.drops { "drop" } else { "anonymise" };
-        let label = ObjectionLabel { source: source.to_owned(), cause: objected.cause, action };
+        let label = ObjectionLabel { source: source.to_owned(), cause: objected.cause.as_str(), action };
         self.objected.get_or_create(&label).clone()
     }
 

@@ -61,6 +61,8 @@ pub(crate) enum Command {
     /// Look at refused events of a running program, and try them again.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Follow what a running program answers, event by event, until interrupted.
+    Tail(TailOptions),
     /// Stop events of a running program by rule, at once: see "Stop it at three in the morning" in docs/operations.md.
     #[command(subcommand)]
     Kill(KillCommand),
@@ -333,6 +335,37 @@ pub(crate) enum QuarantineCommand {
         #[command(flatten)]
         running: Running,
     },
+}
+
+/// Which events to follow; all that is given must agree.
+#[derive(Debug, Args)]
+pub(crate) struct TailOptions {
+    /// Of this source: the name of a key.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// Of this type.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) event_type: Option<String>,
+    /// Answered so: accepted, duplicate, quarantined, rejected or retry.
+    #[arg(long, value_name = "WORD")]
+    pub(crate) outcome: Option<String>,
+    /// Refused for this reason: a code of docs/errors.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) reason: Option<String>,
+    /// About this user.
+    #[arg(long, value_name = "ID")]
+    pub(crate) user: Option<String>,
+    /// About this device.
+    #[arg(long, value_name = "ID")]
+    pub(crate) anonymous: Option<String>,
+    /// Of this library, by name or "name version".
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) library: Option<String>,
+    /// End after so many events.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    #[command(flatten)]
+    pub(crate) running: Running,
 }
 
 #[derive(Debug, Subcommand)]

@@ -55,22 +55,30 @@ async fn send_everything(rivulet: &Rivulet) {
 
     // Without consent, readable or not: a stream of lines.
     let refused = person("page_view", false).to_string();
-    let lines = [refused.clone(), format!("{{\"user_id\":\"{FORBIDDEN}\","), "x".repeat(70_000) + FORBIDDEN].join("\n");
+    let lines = [refused.clone(), format!("{{\"user_id\":\"{FORBIDDEN}\","), "x".repeat(70_000) + FORBIDDEN]
+        .join("\n");
     let answer = strict.send_with(&[("content-type", "application/x-ndjson"), agent], lines).await;
     assert_eq!(answer.statuses(), ["rejected"; 3], "{}", answer.text);
     let mild = rivulet.client().with_key("wk_mild");
     let mut broken = person("add_to_cart", false);
     broken["metadata"] = json!({"quantity": "two"});
-    let lines = [person("page_view", false).to_string(), broken.to_string(), format!("{{\"user_id\":\"{FORBIDDEN}\",")];
+    let lines = [
+        person("page_view", false).to_string(),
+        broken.to_string(),
+        format!("{{\"user_id\":\"{FORBIDDEN}\","),
+    ];
     let answer = mild.send_with(&[("content-type", "application/x-ndjson"), agent], lines.join("\n")).await;
     assert_eq!(answer.statuses(), ["accepted", "rejected", "rejected"], "{}", answer.text);
 
-    let pixel = format!("/v1/pixel.gif?key=wk_dev&event_type=page_view&user_id={FORBIDDEN}&metadata.path=%2F");
+    let pixel =
+        format!("/v1/pixel.gif?key=wk_dev&event_type=page_view&user_id={FORBIDDEN}&metadata.path=%2F");
     let headers = [("sec-gpc", "1"), agent, ("referer", FORBIDDEN)];
-    assert_eq!(strict.keyless().request(reqwest::Method::GET, &pixel, &headers, None).await.unwrap().status, 422);
+    assert_eq!(
+        strict.keyless().request(reqwest::Method::GET, &pixel, &headers, None).await.unwrap().status,
+        422
+    );
     let (mut socket, _) = Socket::hello(rivulet.address(), None).await;
     let events = [person("page_view", false)];
-    socket.batch(1, &events).await;
     let ack = socket.acked(1, &events).await;
     assert_eq!(ack["events"][0]["reason"]["keyword"], "consent", "{ack}");
 }
@@ -100,22 +108,36 @@ async fn who_objects_is_dropped_or_made_nobody_before_anything_is_kept() {
     for record in &kept {
         assert!(record.key.starts_with("none:"), "{}", record.line);
         assert_eq!(record.value["metadata"]["path"], "/kept", "{}", record.line);
-        assert!(record.value["receipt"]["ip"].is_null() && record.value["context"].is_null(), "{}", record.line);
+        assert!(
+            record.value["receipt"]["ip"].is_null() && record.value["context"].is_null(),
+            "{}",
+            record.line
+        );
     }
     // The broken event without its person, and a line of what could not be read; of what is dropped, nothing.
     let quarantine = log::cat(&rivulet, "rivulet.quarantine").await;
     assert_eq!(quarantine.len(), 2, "{quarantine:?}");
-    assert!(quarantine.iter().any(|record| record.value["raw"].as_str().is_some_and(|raw| raw.contains("two"))));
-    for (source, cause, action, count) in
-        [("strict", "gpc", "drop", 2), ("strict", "dnt", "anonymise", 1), ("strict", "consent", "drop", 4), ("mild", "consent", "anonymise", 3)]
-    {
-        let labels = [format!("source=\"{source}\""), format!("cause=\"{cause}\""), format!("action=\"{action}\"")];
+    assert!(
+        quarantine.iter().any(|record| record.value["raw"].as_str().is_some_and(|raw| raw.contains("two")))
+    );
+    for (source, cause, action, count) in [
+        ("strict", "gpc", "drop", 2),
+        ("strict", "dnt", "anonymise", 1),
+        ("strict", "consent", "drop", 4),
+        ("mild", "consent", "anonymise", 3),
+    ] {
+        let labels =
+            [format!("source=\"{source}\""), format!("cause=\"{cause}\""), format!("action=\"{action}\"")];
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
         let counted = rivulet.metric("rivulet_gateway_objected_events_total", &labels).await;
         assert_eq!(counted, Some(count), "{source} {cause}");
     }
     let labels = ["source=\"strict\"", "outcome=\"discarded\""];
-    assert_eq!(rivulet.metric("rivulet_gateway_events_total", &labels).await, Some(4), "dropped for its objection alone");
+    assert_eq!(
+        rivulet.metric("rivulet_gateway_events_total", &labels).await,
+        Some(4),
+        "dropped for its objection alone"
+    );
     faults::eventually("the processor is past them", SOON, async || {
         rivulet.metric("rivulet_processor_records_total", &[]).await.filter(|records| *records >= 2)
     })

@@ -71,6 +71,33 @@ async fn a_rule_stops_what_it_names_at_once_and_is_kept_across_a_restart() {
     let wrong = rivulet.secret().post("/v1/kill", &[], r#"{"name":"all","action":"drop"}"#).await.unwrap();
     assert_eq!(wrong.status, 400, "{}", wrong.text);
 
+    // Followed by what is asked for: another user's event does not show.
+    let url = format!("http://{}", rivulet.address());
+    let wanted = [
+        "tail",
+        "--user",
+        "killed",
+        "--outcome",
+        "rejected",
+        "--reason",
+        "event.killed",
+        "--count",
+        "1",
+        "--url",
+        &url,
+    ];
+    let tail = rivulet.run(&wanted);
+    let send = async {
+        loop {
+            let other = events::page_view(&mut random, &of_user("other"));
+            let batch = [other, events::page_view(&mut random, &of_user("killed"))];
+            rivulet.secret().send(events::array(&batch)).await;
+        }
+    };
+    let told = tokio::select! { told = tail => told, () = send => unreachable!() };
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.lines().count() == 1 && told.contains("rejected") && !told.contains("other"), "{told}");
+
     // By hand, and broken.
     let path = rivulet.data().join("kill.toml");
     std::fs::write(&path, "[[kill]]\nname = \"one\"\naction = \"drop\"\nevent_id = \"oops").unwrap();

@@ -49,7 +49,11 @@ fn file(name: &str) -> String {
 async fn alert_rules_dashboard_and_page_name_the_metrics_that_the_program_has() {
     let _timed = Timed::new("operators: metrics");
     let rivulet = Rivulet::with(Options { config: Some(ALL_LABELS.to_owned()), ..Options::default() }).await;
-    rivulet.secret().post("/v1/kill", &[], r#"{"name":"none","action":"drop","source":"none"}"#).await.unwrap();
+    rivulet
+        .secret()
+        .post("/v1/kill", &[], r#"{"name":"none","action":"drop","source":"none"}"#)
+        .await
+        .unwrap();
     rivulet.client().send_with(&[("content-type", "application/json"), ("sec-gpc", "1")], "{}").await;
     let event = events::page_view(&mut Random::new(3), &of_user("operator"));
     rivulet.client().send(event.to_string()).await;

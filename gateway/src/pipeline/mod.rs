@@ -28,6 +28,7 @@ use crate::push::Session;
 use crate::recent::{ByFingerprint, Fingerprint};
 use crate::redact::{Kept, Redactor};
 use crate::route::{self, RECORD_ROOM};
+use crate::transport::tail::About;
 use crate::validate::{Checked, Judge, Refusal, Remains, Tried, salvaged_id};
 
 /// How a batch came in.
@@ -92,6 +93,8 @@ struct Judged {
     records: Vec<NewRecord>,
     /// Memory for records to be made.
     room: BytesMut,
+    /// What followers may ask for; empty while nobody follows.
+    abouts: Vec<About>,
 }
 
 impl Gateway {
@@ -116,7 +119,7 @@ impl Gateway {
             let mut verdicts = verdicts(&judged, &answer);
             verdicts.extend(postponed);
             entry.settle(&verdicts);
-            gateway.show(&judged, &verdicts, &transmission);
+            gateway.show(&mut judged, &verdicts, &transmission);
             drop(work);
             verdicts
         })
@@ -182,7 +185,12 @@ impl Gateway {
             slots: Vec::with_capacity(events.len()),
             records: Vec::with_capacity(events.len()),
             room: BytesMut::with_capacity(bytes),
+            abouts: Vec::new(),
         };
+        if self.tail.has_readers() {
+            let limits = Limits { max_depth: self.config.depth };
+            judged.abouts = events.iter().map(|event| About::of(event, limits)).collect();
+        }
         let mut first = ByFingerprint::with_capacity_and_hasher(events.len(), BuildHasherDefault::default());
         for (place, (finding, kept)) in findings.into_iter().zip(&kept).enumerate() {
             let event = events.get(place).copied().unwrap_or_default();
@@ -227,7 +235,7 @@ impl Gateway {
             let is_stopped = matches!(&finding, Err(refusal) if refusal.remains != Remains::Bytes);
             let kept =
                 if is_stopped { Kept::DigestOnly } else { redactor.keep(event, event_type, is_refused) };
-            let kept = if is_anonymous { redactor.anonymise(event, kept, event_id) } else { kept };
+            let kept = if is_anonymous { redactor.anonymise(event, &kept, event_id) } else { kept };
             (finding, kept)
         }));
         judged.unwrap_or_else(|_| {
@@ -291,13 +299,15 @@ impl Gateway {
         self.recent.remember(&mut written);
     }
 
-    fn show(&self, judged: &Judged, verdicts: &[Verdict], transmission: &Transmission) {
+    fn show(&self, judged: &mut Judged, verdicts: &[Verdict], transmission: &Transmission) {
         if !self.tail.has_readers() {
             return;
         }
         let types = judged.slots.iter().map(|slot| slot.event_type.as_ref()).chain(std::iter::repeat(None));
-        for (event_type, verdict) in types.zip(verdicts) {
-            self.tail.publish(transmission.received_at, &transmission.key.source, event_type, verdict);
+        let abouts =
+            std::mem::take(&mut judged.abouts).into_iter().chain(std::iter::repeat_with(About::default));
+        for ((event_type, verdict), about) in types.zip(verdicts).zip(abouts) {
+            self.tail.publish(transmission.received_at, &transmission.key.source, event_type, verdict, about);
         }
     }
 }

@@ -48,12 +48,7 @@ pub(crate) struct Redactor<'a> {
 
 impl Redactor<'_> {
     /// What is kept of an event of this type; `None` if it was refused before its type was known.
-    pub(crate) fn keep(
-        &self,
-        event: &[u8],
-        event_type: Option<&EventType>,
-        is_refused: bool,
-    ) -> Kept {
+    pub(crate) fn keep(&self, event: &[u8], event_type: Option<&EventType>, is_refused: bool) -> Kept {
         let by_type = event_type.and_then(|event_type| self.schemas.redaction(event_type));
         if by_type.is_none() && is_refused && self.schemas.redacts() && !self.knows(event_type) {
             return Kept::DigestOnly;
@@ -71,7 +66,7 @@ impl Redactor<'_> {
     }
 
     /// The same without the person. Where values are hashed, the caller has given no secret: they are masked.
-    pub(crate) fn anonymise(&self, event: &[u8], kept: Kept, event_id: Option<EventId>) -> Kept {
+    pub(crate) fn anonymise(&self, event: &[u8], kept: &Kept, event_id: Option<EventId>) -> Kept {
         let Some(bytes) = kept.bytes(event) else { return Kept::DigestOnly };
         let Some((bytes, gone)) = consent::anonymise(bytes, event_id, self.limits) else {
             return Kept::DigestOnly;

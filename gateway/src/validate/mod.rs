@@ -3,20 +3,23 @@
 //! **Invariant:** a refusal names a stable code and the place, and never repeats what was sent; an accepted event has an id, a
 //! type, somebody it is about and an instant.
 
+mod fields;
+
 use std::borrow::Cow;
 
-use schemas::event::{KNOWN_MEMBERS, RESERVED_TYPE_PREFIX, somebody};
+use schemas::event::{RESERVED_TYPE_PREFIX, somebody};
 use schemas::id::{EventId, EventType, ProfileKey, ProfileKind, SourceName, means_nobody};
-use schemas::json::{self, Kind, Member, Scanned, Tape};
+use schemas::json::{self, Tape};
 use schemas::receipt::SchemaFault;
 use schemas::registry::{Mode, Registry};
 use schemas::time::Timestamp;
 use schemas::verdict::{Code, Reason, Status, Warning};
 
+use self::fields::{Fields, invalid, missing, no_control_characters};
 use crate::authenticate::Key;
 use crate::config::{GatewayConfig, UnknownTypes};
-use crate::decode::native::{SentAt, instant, salvage_event_id};
 use crate::consent::{self, Objected, Signals};
+use crate::decode::native::{SentAt, instant, salvage_event_id};
 use crate::entropy::{Entropy, mint_event_id};
 use crate::kill::{KillRules, Suspect};
 use crate::telemetry::Fit;
@@ -177,17 +180,16 @@ impl Judge<'_> {
     /// Whether the person wants to be known.
     fn consents(&self, fields: &Fields<'_>, findings: &mut Findings) -> Result<(), (Status, Box<Reason>)> {
         findings.was_asked = true;
-        findings.objected =
-            Objected::by(&self.key.policy.privacy, self.signals, fields.get("consent"));
+        findings.objected = Objected::by(&self.key.policy.privacy, self.signals, fields.get("consent"));
         let Some(objected) = findings.objected else { return Ok(()) };
         if objected.drops {
             (findings.was_suspected, findings.remains) = (true, Remains::Nothing);
-            return Err((Status::Rejected, objected.reason()));
+            return Err((Status::Rejected, Box::new(objected.reason())));
         }
         let warning = Warning {
             code: WARN_ANONYMISED.to_owned(),
             pointer: None,
-            keyword: Some(objected.cause.to_owned()),
+            keyword: Some(objected.cause.as_str().to_owned()),
             schema: None,
         };
         findings.warnings.push(warning);
@@ -434,71 +436,6 @@ pub(crate) fn salvaged_id(event: &[u8], source: &SourceName) -> Option<EventId> 
     EventId::parse(id).or_else(foreign)
 }
 
-/// The members at the top of an event.
-struct Fields<'e> {
-    /// Those of [`KNOWN_MEMBERS`], in that order.
-    known: [Option<Member<'e>>; KNOWN_MEMBERS.len()],
-    metadata: Option<Scanned<'e>>,
-    event: Scanned<'e>,
-}
-
-impl<'e> Fields<'e> {
-    fn of(event: Scanned<'e>) -> Self {
-        let mut fields = Self { known: [const { None }; KNOWN_MEMBERS.len()], metadata: None, event };
-        for child in event.children() {
-            let member = child.member();
-            if member.name == "metadata" {
-                fields.metadata = Some(child);
-            }
-            let place = place_of(&member.name).and_then(|place| fields.known.get_mut(place));
-            if let Some(place) = place {
-                *place = Some(member);
-            }
-        }
-        fields
-    }
-
-    /// A member that is there and not `null`.
-    fn get(&self, name: &str) -> Option<&Member<'e>> {
-        self.known.get(place_of(name)?)?.as_ref().filter(|member| member.kind != Kind::Null)
-    }
-
-    /// Names that the contract does not know.
-    fn unknown(&self) -> impl Iterator<Item = Cow<'e, str>> {
-        self.event.children().map(|child| child.name()).filter(|name| place_of(name).is_none())
-    }
-
-    /// Members that readers of the log take for objects or text must be that.
-    fn check_kinds(&self) -> Checks<()> {
-        for name in ["metadata", "context", "consent"] {
-            if self.get(name).is_some_and(|member| member.kind != Kind::Object) {
-                return Err(invalid(name, "an object").into());
-            }
-        }
-        if let Some(member) = self.get("session_id") {
-            let id = member.str().filter(|id| id.len() <= MAX_ATTRIBUTE_BYTES);
-            let id = id.ok_or_else(|| invalid("session_id", "a string of at most 512 bytes"))?;
-            no_control_characters("session_id", &id)?;
-        }
-        Ok(())
-    }
-
-    fn pinned_schema(&self) -> Checks<Option<String>> {
-        let Some(member) = self.get("schema") else { return Ok(None) };
-        match member.kind {
-            Kind::String => Ok(member.text()),
-            Kind::Number => Ok(String::from_utf8(member.value.to_vec()).ok()),
-            _ => Err(invalid("schema", "`type@version`, or a version").into()),
-        }
-    }
-
-    fn warn_of_unknown(&self, findings: &mut Findings) {
-        for name in self.unknown() {
-            findings.warn(WARN_UNKNOWN_FIELD, &pointer_to(&name));
-        }
-    }
-}
-
 impl Findings {
     fn warn(&mut self, code: &str, pointer: &str) {
         if self.warnings.len() < MAX_WARNINGS {
@@ -517,32 +454,6 @@ impl Findings {
         self.warnings.insert(0, Warning { code: WARN_UNFIT.to_owned(), pointer, keyword, schema });
         self.warnings.truncate(MAX_WARNINGS);
     }
-}
-
-/// Where [`KNOWN_MEMBERS`] has the name.
-fn place_of(name: &str) -> Option<usize> {
-    KNOWN_MEMBERS.iter().position(|known| *known == name)
-}
-
-/// A name as RFC 6901 writes it.
-fn pointer_to(name: &str) -> String {
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
-}
-
-fn invalid(name: &str, expected: &str) -> Reason {
-    Reason::new(Code::EventFieldInvalid).at(format!("/{name}")).expecting(expected)
-}
-
-fn missing(name: &str, expected: &str) -> Reason {
-    Reason::new(Code::EventFieldMissing).at(format!("/{name}")).expecting(expected)
-}
-
-fn no_control_characters(name: &str, text: &str) -> Checks<()> {
-    if text.contains(char::is_control) {
-        let reason = Reason::new(Code::JsonControlCharacter).at(format!("/{name}"));
-        return Err(Box::new(reason.expecting("no control characters")));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

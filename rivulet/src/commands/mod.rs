@@ -8,6 +8,7 @@ mod log;
 mod quarantine;
 mod records;
 mod schema;
+mod tail;
 mod torture;
 mod up;
 
@@ -44,6 +45,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Torture(options) => runtime()?.block_on(torture::run(options)),
         Command::Fate(options) => runtime()?.block_on(fate::run(options)),
         Command::Quarantine(command) => runtime()?.block_on(quarantine::run(command)),
+        Command::Tail(options) => runtime()?.block_on(tail::run(options)),
         Command::Kill(command) => runtime()?.block_on(kill::run(command)),
         Command::Bench(BenchCommand::Ingest(options)) => runtime()?.block_on(bench::ingest::run(options)),
         Command::Bench(BenchCommand::Process(options)) => bench::process::run(&options),
