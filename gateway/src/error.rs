@@ -45,7 +45,7 @@ impl RequestError {
             Code::OriginNotAllowed | Code::SecretKeyRequired | Code::TokenRequired => StatusCode::FORBIDDEN,
             Code::NotFound | Code::SchemaUnknown | Code::SchemaVersionUnknown => StatusCode::NOT_FOUND,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Code::RateExceeded | Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Code::RateExceeded | Code::QuotaExceeded | Code::ProfileHot => StatusCode::TOO_MANY_REQUESTS,
             Code::Draining | Code::Overloaded | Code::LogFull | Code::LogUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -2,7 +2,8 @@
 //! is told.
 //!
 //! Files in the order in which an event meets them: [`server`] takes connections, `transport` reads requests and frames,
-//! [`authenticate`] finds the key, `decode` splits a body into events, `validate` judges each, `redact` takes personal data out,
+//! [`authenticate`] finds the key, `overload` says whether there is room for its lane, `decode` splits a body into events, `validate` judges each, `hot` finds profiles with too many,
+//! `redact` takes personal data out,
 //! `route` makes records of them,
 //! `pipeline` runs those steps and answers, `ledger` counts, `push` carries decisions back to the page.
 //!
@@ -33,7 +34,9 @@ pub mod authenticate;
 mod decode;
 
 mod consent;
+mod hot;
 mod kill;
+mod overload;
 
 mod recent;
 mod redact;
@@ -69,8 +72,10 @@ pub use crate::config::{ConfigError, GatewayConfig, KeyConfig, KillRule};
 use crate::discards::Discards;
 use crate::drain::Drain;
 use crate::entropy::{Entropy, OsEntropy};
+use crate::hot::HotProfiles;
 use crate::kill::KillRules;
 use crate::ledger::Ledger;
+use crate::overload::Overload;
 use crate::push::PushHub;
 use crate::recent::Recent;
 pub use crate::server::{ServerConfig, TlsFiles};
@@ -96,6 +101,8 @@ pub struct Gateway {
     push: Arc<PushHub>,
     tail: Tail,
     budget: Budget,
+    overload: Overload,
+    hot: HotProfiles,
     drain: Arc<Drain>,
 }
 
@@ -127,7 +134,11 @@ impl Gateway {
         let drain = Arc::new(Drain::default());
         let push = Arc::new(PushHub::new(&config, &metrics));
         push::subscribe(&push, &log, &drain);
-        Ok(Arc::new(Self {
+        for key in &config.keys {
+            drop(metrics.load.hot(&key.name, key.hot_profiles));
+        }
+        let budget = Budget::new(config.in_flight_bytes);
+        let gateway = Arc::new(Self {
             keys: ArcSwap::from_pointee(keys),
             kill: ArcSwap::default(),
             trusted,
@@ -140,11 +151,15 @@ impl Gateway {
             recent: Recent::new(config.recent_ids),
             push,
             tail: Tail::new(&config),
-            budget: Budget::new(config.in_flight_bytes),
+            overload: Overload::new(&config, &metrics, budget.clone()),
+            hot: HotProfiles::new(&config, &metrics),
+            budget,
             drain,
             metrics,
             config,
-        }))
+        });
+        overload::watch(&gateway, &gateway.drain);
+        Ok(gateway)
     }
 
     /// Every path of the gateway, to which others may add theirs.

@@ -421,6 +421,9 @@ pub(crate) enum KillCommand {
 pub(crate) enum BenchCommand {
     /// Events per second, CPU-seconds per million and latency of `POST /v1/events`, beside a bare axum server.
     Ingest(IngestOptions),
+    /// Ten times what this program sustains, with idle sockets, slow senders and decompression bombs beside it: memory, and
+    /// latency and what was shed by lane. Exits 1 beyond the limits.
+    Overload(OverloadOptions),
     /// Events per second and core through dedup, profile and 20 rules.
     Process(ProcessOptions),
     /// Time of `rivulet fate` among many events, and what its index costs.
@@ -469,6 +472,34 @@ pub(crate) enum BenchStore {
     Memory,
     /// On disk, with one fsync a batch.
     Fjall,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OverloadOptions {
+    /// Seconds of overload, after half of that to find what is sustained.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// Times the sustained rate that is offered.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) times: u32,
+    /// Sockets that send nothing.
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    pub(crate) idle: usize,
+    /// Senders of 10 bytes a second.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) slow: usize,
+    /// Bodies that inflate to far more than they are.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(crate) bombs: usize,
+    /// Most memory, MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub(crate) memory: u64,
+    /// Slowest answer to one in a hundred critical batches, milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 250)]
+    pub(crate) p99: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

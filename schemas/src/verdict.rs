@@ -140,6 +140,8 @@ pub enum Code {
     RateExceeded,
     /// The key has sent as many events today as it may.
     QuotaExceeded,
+    /// The person's profile has more events than its key expects of one.
+    ProfileHot,
     /// The frame is not one of the protocol.
     FrameInvalid,
     /// A fault of ours.
@@ -193,6 +195,7 @@ impl Code {
         Self::TokenExpired,
         Self::RateExceeded,
         Self::QuotaExceeded,
+        Self::ProfileHot,
         Self::FrameInvalid,
         Self::Internal,
     ];
@@ -244,6 +247,7 @@ impl Code {
             Self::TokenExpired => "token.expired",
             Self::RateExceeded => "key.rate_exceeded",
             Self::QuotaExceeded => "key.quota_exceeded",
+            Self::ProfileHot => "profile.hot",
             Self::FrameInvalid => "frame.invalid",
             Self::Internal => "gateway.internal",
         }
@@ -344,6 +348,13 @@ pub struct Warning {
     /// The schema judged by, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
+}
+
+impl Warning {
+    /// A warning that names only its word.
+    pub fn of(code: &str) -> Self {
+        Self { code: code.to_owned(), pointer: None, keyword: None, schema: None }
+    }
 }
 
 #[cfg(test)]

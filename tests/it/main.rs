@@ -33,6 +33,7 @@ mod ledger;
 mod numbers;
 mod openapi;
 mod operators;
+mod overload;
 mod privacy;
 mod quarantine;
 mod readiness;

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::meter::{Allowance, Grant, Meter};
 use super::origins::OriginPattern;
-use crate::config::{IpPolicy, Lane, PrivacyConfig, UnknownTypes};
+use crate::config::{HotProfiles, IpPolicy, Lane, PrivacyConfig, UnknownTypes};
 use crate::redact::Pointers;
 
 /// Joins two people: who vouches for one of them does not vouch for the other.
@@ -51,6 +51,8 @@ pub struct Policy {
     pub lane: Lane,
     /// What is done when the person objects.
     pub(crate) privacy: PrivacyConfig,
+    /// Events a second of one profile beyond which it is hot, and what becomes of those.
+    pub(crate) hot: Option<(u32, HotProfiles)>,
     /// What is not kept of its events as sent.
     pub(crate) redact: Pointers,
     pub(super) event_types: HashSet<String>,

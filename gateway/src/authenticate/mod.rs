@@ -111,6 +111,9 @@ impl Keys {
                 "needs at least 1 for `events_per_second`, `burst_events` and `events_per_day`".into()
             );
         }
+        if config.hot_profile_events_per_second == Some(0) {
+            return Err("needs at least 1 for `hot_profile_events_per_second`".into());
+        }
         if config.burst_events.is_some() && config.events_per_second.is_none() {
             return Err("has `burst_events` without `events_per_second`".into());
         }
@@ -124,6 +127,7 @@ impl Keys {
             ack: config.ack,
             lane: config.lane,
             privacy: config.privacy.clone(),
+            hot: config.hot_profile_events_per_second.map(|rate| (rate, config.hot_profiles)),
             redact: Pointers::new(&config.redact)?,
             event_types: config.event_types.iter().cloned().collect::<HashSet<_>>(),
             origins,

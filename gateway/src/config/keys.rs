@@ -63,6 +63,12 @@ pub struct KeyConfig {
     /// Events it may send from midnight to midnight, UTC; absent = any number.
     #[serde(default)]
     pub events_per_day: Option<u64>,
+    /// Events a second of one profile, on average over a window, beyond which it is hot; absent = none is.
+    #[serde(default)]
+    pub hot_profile_events_per_second: Option<u32>,
+    /// What becomes of what a hot profile has beyond that.
+    #[serde(default)]
+    pub hot_profiles: HotProfiles,
 }
 
 /// One value of events that is not kept as sent.
@@ -177,6 +183,44 @@ pub enum Lane {
     BestEffort,
 }
 
+impl Lane {
+    /// Every lane, the last shed first; the position is the discriminant.
+    pub const ALL: [Self; 3] = [Self::Critical, Self::Normal, Self::BestEffort];
+
+    /// Its name, as in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Normal => "normal",
+            Self::BestEffort => "best_effort",
+        }
+    }
+}
+
+/// What becomes of events of a profile that has more of them than its key expects.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HotProfiles {
+    /// They are counted.
+    #[default]
+    Meter,
+    /// Of those that say the same, one is taken a window; the others are answered `duplicate`.
+    Coalesce,
+    /// They are told to come again later.
+    Limit,
+}
+
+impl HotProfiles {
+    /// What is done, for metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Meter => "metered",
+            Self::Coalesce => "coalesced",
+            Self::Limit => "limited",
+        }
+    }
+}
+
 impl KeyConfig {
     /// An entry with every default.
     pub fn new(name: &str, key: &str, kind: KeyKind) -> Self {
@@ -199,6 +243,8 @@ impl KeyConfig {
             events_per_second: None,
             burst_events: None,
             events_per_day: None,
+            hot_profile_events_per_second: None,
+            hot_profiles: HotProfiles::default(),
         }
     }
 

@@ -11,8 +11,8 @@ use schemas::verdict::AckLevel;
 use serde::Deserialize;
 
 pub use self::keys::{
-    ConsentConfig, IpPolicy, KeyConfig, KeyKind, Lane, Objection, PreviousKey, PrivacyConfig, RedactConfig,
-    UnknownTypes,
+    ConsentConfig, HotProfiles, IpPolicy, KeyConfig, KeyKind, Lane, Objection, PreviousKey, PrivacyConfig,
+    RedactConfig, UnknownTypes,
 };
 pub use self::kill::{KillAction, KillRule, MAX_KILL_RULES, check_kill_rules};
 
@@ -59,6 +59,14 @@ pub struct GatewayConfig {
     pub tail_readers: usize,
     /// Entries that a follower of `/v1/tail` may lag behind before it loses some.
     pub tail_backlog: usize,
+    /// Events that may wait for the log; nearing it, best-effort events are shed, then normal ones.
+    pub shed_waiting_events: usize,
+    /// How late the program may be with what is due, all the time; nearing it, the same, milliseconds.
+    pub shed_late_ms: u64,
+    /// Time over which a profile's events are counted to find hot ones, seconds.
+    pub hot_window_s: u32,
+    /// Profiles counted at once.
+    pub hot_profiles_tracked: usize,
     /// Secret for the hashes that stand in place of personal data; needed as soon as anything is to be hashed. At least 16 bytes.
     pub pii_secret: Option<SecretText>,
 }
@@ -146,6 +154,10 @@ impl Default for GatewayConfig {
             socket: SocketConfig::default(),
             tail_readers: 16,
             tail_backlog: 1_024,
+            shed_waiting_events: 50_000,
+            shed_late_ms: 200,
+            hot_window_s: 10,
+            hot_profiles_tracked: 256,
             pii_secret: None,
         }
     }
@@ -170,7 +182,7 @@ impl Default for SocketConfig {
 impl GatewayConfig {
     /// Refuses values that cannot work.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let positive: [(&'static str, usize); 9] = [
+        let positive: [(&'static str, usize); 13] = [
             ("event_bytes", self.event_bytes),
             ("batch_events", self.batch_events),
             ("depth", self.depth),
@@ -180,6 +192,10 @@ impl GatewayConfig {
             ("socket.sessions", self.socket.sessions),
             ("socket.session_ids", self.socket.session_ids),
             ("tail_backlog", self.tail_backlog),
+            ("shed_waiting_events", self.shed_waiting_events),
+            ("shed_late_ms", usize::try_from(self.shed_late_ms).unwrap_or(usize::MAX)),
+            ("hot_window_s", self.hot_window_s as usize),
+            ("hot_profiles_tracked", self.hot_profiles_tracked),
         ];
         let wrong = |field, expected: &str| Err(ConfigError::Field { field, expected: expected.to_owned() });
         if let Some((field, _)) = positive.into_iter().find(|(_, value)| *value == 0) {

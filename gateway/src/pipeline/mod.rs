@@ -3,11 +3,14 @@
 //! **Invariant:** n events in, n verdicts out, in order; `accepted` is said only after the log has answered, with the log's own
 //! level; a refused event's bytes are in quarantine before the refusal is told; a panic costs one event.
 
+mod alike;
+mod verdicts;
+
 use std::hash::BuildHasherDefault;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use broker::log::{Answers, AppendError, NewRecord, RecordError};
+use broker::log::{Answers, AppendError, NewRecord};
 use bytes::BytesMut;
 use schemas::id::{EventId, EventType, SourceName};
 use schemas::json::{Limits, Member, Tape};
@@ -21,15 +24,17 @@ use tokio::time::Instant;
 use crate::Gateway;
 use crate::authenticate::Key;
 use crate::authenticate::meter::Grant;
+use crate::config::HotProfiles;
 use crate::consent::{Objected, Signals};
 use crate::decode::native::SentAt;
+use crate::hot;
 use crate::kill::KillRules;
 use crate::push::Session;
 use crate::recent::{ByFingerprint, Fingerprint};
 use crate::redact::{Kept, Redactor};
 use crate::route::{self, RECORD_ROOM};
 use crate::transport::tail::About;
-use crate::validate::{Checked, Judge, Refusal, Remains, Tried, salvaged_id};
+use crate::validate::{Checked, Judge, Refusal, Remains, Tried};
 
 /// How a batch came in.
 #[derive(Clone, Debug)]
@@ -68,7 +73,9 @@ struct Slot {
 
 enum Fate {
     /// On its way to the log, as the record of that number.
-    Written { record: usize, fingerprint: Fingerprint },
+    Written { record: usize, fingerprint: Fingerprint, alike: Option<Fingerprint> },
+    /// Of a profile that has too many; neither written nor known.
+    TooMany { reason: Box<Reason> },
     /// On the log already.
     Known(AckLevel),
     /// The same as an earlier event of this batch.
@@ -84,6 +91,20 @@ enum Fate {
 struct Event<'e> {
     bytes: &'e [u8],
     kept: &'e Kept,
+}
+
+/// What is known of an event that is right, beside what it says.
+#[derive(Clone, Copy)]
+struct Seen {
+    fingerprint: Fingerprint,
+    /// Of what it says, if its profile is hot and that is to be taken once.
+    alike: Option<Fingerprint>,
+    /// It is on the log already, or what it says is.
+    known: Option<AckLevel>,
+    /// The first event of this batch that is the same, or says the same; itself if none is.
+    first: usize,
+    /// Its profile has too many.
+    too_many: Option<(u32, HotProfiles)>,
 }
 
 /// A batch whose events have been judged.
@@ -107,16 +128,16 @@ impl Gateway {
     ) -> JoinHandle<Vec<Verdict>> {
         let work = self.drain.work();
         let entry = self.ledger.receive(&transmission.key.source, events.len());
-        let grant = grant(&transmission, events.len());
+        let grant = self.grant(&transmission, events.len());
         let (granted, others) = events.split_at_checked(grant.events).unwrap_or((events, &[]));
-        let postponed = postponed(others, &grant, &transmission.key.source);
+        let postponed = verdicts::postponed(others, &grant, &transmission.key.source);
         let mut judged = self.judge(granted, &transmission);
         self.expect_decisions(&judged, &transmission);
         let gateway = Arc::clone(self);
         tokio::spawn(async move {
             let answer = gateway.append(std::mem::take(&mut judged.records), transmission.ack).await;
             gateway.remember(&judged, &answer);
-            let mut verdicts = verdicts(&judged, &answer);
+            let mut verdicts = verdicts::verdicts(&judged, &answer);
             verdicts.extend(postponed);
             entry.settle(&verdicts);
             gateway.show(&mut judged, &verdicts, &transmission);
@@ -144,6 +165,18 @@ impl Gateway {
                 verdict(refusal.event_id, refusal.status, Some(*refusal.reason), refusal.warnings)
             }
         }
+    }
+
+    /// How many of the events the key may send now.
+    fn grant(&self, transmission: &Transmission, events: usize) -> Grant {
+        let none = |reason| Grant { events: 0, refused: Some(reason) };
+        if !transmission.key_is_good {
+            return none(Reason::new(Code::KeyExpired).expecting("a key that is in force"));
+        }
+        if self.overload.sheds(transmission.key.policy.lane, events) {
+            return none(Reason::new(Code::Overloaded).expecting("less load; later it may be taken"));
+        }
+        transmission.key.meter(events, transmission.received_at)
     }
 
     fn by_rules<'a>(
@@ -180,6 +213,9 @@ impl Gateway {
         });
         let fingerprints: Vec<_> = fingerprints.collect();
         let levels = self.recent.levels(&mut fingerprints.iter().copied());
+        let hot = self.hot_among(&findings, transmission);
+        let alike = self.alike(events, &findings, &hot, transmission);
+        let told = self.recent.levels(&mut alike.iter().copied());
         let bytes: usize = events.iter().map(|event| event.len() + RECORD_ROOM).sum();
         let mut judged = Judged {
             slots: Vec::with_capacity(events.len()),
@@ -196,11 +232,19 @@ impl Gateway {
             let event = events.get(place).copied().unwrap_or_default();
             let event = Event { bytes: event, kept };
             let fingerprint = fingerprints.get(place).copied().flatten();
-            let known = levels.get(place).copied().flatten();
+            let at = |levels: &[Option<AckLevel>]| levels.get(place).copied().flatten();
             match (finding, fingerprint) {
                 (Ok(checked), Some(fingerprint)) => {
-                    let earlier = *first.entry(fingerprint).or_insert(place);
-                    judged.take(event, checked, fingerprint, known, earlier, transmission);
+                    let alike = alike.get(place).copied().flatten();
+                    let said = alike.map_or(place, |alike| *first.entry(alike).or_insert(place));
+                    let seen = Seen {
+                        fingerprint,
+                        alike,
+                        known: at(&levels).or_else(|| at(&told)),
+                        first: said.min(*first.entry(fingerprint).or_insert(place)),
+                        too_many: hot.get(place).copied().flatten(),
+                    };
+                    judged.take(event, checked, seen, transmission);
                 }
                 (Ok(checked), None) => {
                     judged.refuse(event, fault(Some(checked.event_id)), transmission, &self.config);
@@ -280,6 +324,7 @@ impl Gateway {
         if records.is_empty() {
             return Ok(Answers::new());
         }
+        let _waiting = self.overload.wait(records.len());
         let begun = Instant::now();
         let answer = self.log.append(records, ack).await;
         self.metrics.append_seconds.observe(begun.elapsed().as_secs_f64());
@@ -292,10 +337,14 @@ impl Gateway {
     fn remember(&self, judged: &Judged, answer: &Result<Answers, AppendError>) {
         let Ok(answers) = answer else { return };
         let level = |record: usize| Some(answers.get(record)?.as_ref().ok()?.level);
-        let mut written = judged.slots.iter().filter_map(|slot| match slot.fate {
-            Fate::Written { record, fingerprint } => Some((fingerprint, level(record)?)),
-            _ => None,
+        let mut written = judged.slots.iter().flat_map(|slot| match slot.fate {
+            Fate::Written { record, fingerprint, alike } => {
+                let both = [Some(fingerprint), alike];
+                both.map(|fingerprint| Some((fingerprint?, level(record)?)))
+            }
+            _ => [None, None],
         });
+        let mut written = written.by_ref().flatten();
         self.recent.remember(&mut written);
     }
 
@@ -313,25 +362,23 @@ impl Gateway {
 }
 
 impl Judged {
-    fn take(
-        &mut self,
-        event: Event<'_>,
-        checked: Checked,
-        fingerprint: Fingerprint,
-        known: Option<AckLevel>,
-        earlier: usize,
-        transmission: &Transmission,
-    ) {
+    fn take(&mut self, event: Event<'_>, checked: Checked, seen: Seen, transmission: &Transmission) {
+        let Seen { fingerprint, alike, known, first, too_many } = seen;
         let fate = if let Some(level) = known {
             Fate::Known(level)
-        } else if earlier < self.slots.len() {
-            Fate::SameAs { slot: earlier }
+        } else if first < self.slots.len() {
+            Fate::SameAs { slot: first }
+        } else if let Some(policy) = too_many.filter(|(_, action)| *action == HotProfiles::Limit) {
+            Fate::TooMany { reason: Box::new(hot::limited(policy)) }
         } else {
             let record = route::event_record(event.bytes, event.kept, &checked, transmission, &mut self.room);
             self.records.push(record);
-            Fate::Written { record: self.records.len() - 1, fingerprint }
+            Fate::Written { record: self.records.len() - 1, fingerprint, alike }
         };
-        let Checked { event_id, event_type, warnings, .. } = checked;
+        let Checked { event_id, event_type, mut warnings, .. } = checked;
+        if alike.is_some() && !matches!(fate, Fate::Written { .. }) {
+            warnings.push(Warning::of(hot::WARN_COALESCED));
+        }
         self.slots.push(Slot { event_id: Some(event_id), event_type: Some(event_type), warnings, fate });
     }
 
@@ -361,27 +408,6 @@ impl Judged {
     }
 }
 
-/// How many of the events the key may send now.
-fn grant(transmission: &Transmission, events: usize) -> Grant {
-    if transmission.key_is_good {
-        return transmission.key.meter(events, transmission.received_at);
-    }
-    let reason = Reason::new(Code::KeyExpired).expecting("a key that is in force");
-    Grant { events: 0, refused: Some(reason) }
-}
-
-/// The verdicts of events that the key may not send now. They are not judged: whoever sends too much costs little.
-fn postponed(events: &[&[u8]], grant: &Grant, source: &SourceName) -> Vec<Verdict> {
-    let verdict = |event: &&[u8]| Verdict {
-        event_id: salvaged_id(event, source),
-        status: Status::Retry,
-        acked: None,
-        reason: grant.refused.clone(),
-        warnings: Vec::new(),
-    };
-    events.iter().map(verdict).collect()
-}
-
 fn objected(finding: &Result<Checked, Refusal>) -> Option<Objected> {
     match finding {
         Ok(checked) => checked.objected,
@@ -402,62 +428,6 @@ fn fault(event_id: Option<EventId>) -> Refusal {
         objected: None,
         tried: None,
         warnings: Vec::new(),
-    }
-}
-
-/// One verdict a slot, by the log's answer.
-fn verdicts(judged: &Judged, answer: &Result<Answers, AppendError>) -> Vec<Verdict> {
-    let mut verdicts: Vec<Verdict> = Vec::with_capacity(judged.slots.len());
-    for slot in &judged.slots {
-        let (status, acked, reason) = match &slot.fate {
-            Fate::Known(level) => (Status::Duplicate, Some(*level), None),
-            Fate::SameAs { slot } => match verdicts.get(*slot) {
-                Some(first) if first.acked.is_some() => (Status::Duplicate, first.acked, None),
-                Some(first) => (first.status, None, first.reason.clone()),
-                None => (Status::Retry, None, Some(Reason::new(Code::Internal))),
-            },
-            Fate::Written { record, .. } => match written(*record, answer) {
-                Ok(level) => (Status::Accepted, Some(level), None),
-                Err((status, reason)) => (status, None, Some(reason)),
-            },
-            Fate::Stopped { status, reason } => (*status, None, Some(Reason::clone(reason))),
-            Fate::Refused { status, reason, record } => match written(*record, answer) {
-                // Too large for quarantine is still refused, and told.
-                Ok(_) | Err((Status::Rejected, _)) => (*status, None, Some(Reason::clone(reason))),
-                Err((status, reason)) => (status, None, Some(reason)),
-            },
-        };
-        verdicts.push(Verdict {
-            event_id: slot.event_id,
-            status,
-            acked,
-            reason,
-            warnings: slot.warnings.clone(),
-        });
-    }
-    verdicts
-}
-
-/// What became of the record of that number.
-fn written(record: usize, answer: &Result<Answers, AppendError>) -> Result<AckLevel, (Status, Reason)> {
-    let retry = |code| (Status::Retry, Reason::new(code));
-    let answers = answer.as_ref().map_err(|error| {
-        retry(match error {
-            AppendError::Full => Code::LogFull,
-            AppendError::Closed => Code::Draining,
-            AppendError::Unavailable(_) => Code::LogUnavailable,
-        })
-    })?;
-    match answers.get(record) {
-        Some(Ok(appended)) => Ok(appended.level),
-        Some(Err(RecordError::TooLarge { max, .. })) => {
-            let expected = format!("a record of at most {max} bytes");
-            Err((Status::Rejected, Reason::new(Code::LogRecordTooLarge).expecting(expected)))
-        }
-        Some(Err(RecordError::Unavailable(_) | RecordError::NoPartition(_))) => {
-            Err(retry(Code::LogUnavailable))
-        }
-        None => Err(retry(Code::Internal)),
     }
 }
 

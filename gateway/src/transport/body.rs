@@ -30,7 +30,12 @@ const SHORT_TIME: Duration = Duration::from_secs(10);
 
 /// Bytes that may be in work at once.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<Semaphore>);
+pub(crate) struct Budget {
+    free: Arc<Semaphore>,
+    total: usize,
+    /// So many bytes are left to others.
+    left: usize,
+}
 
 /// A share of the budget; given back when dropped.
 #[derive(Debug, Default)]
@@ -38,13 +43,31 @@ pub(crate) struct Share(Option<OwnedSemaphorePermit>);
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+        Self { free: Arc::new(Semaphore::new(bytes)), total: bytes, left: 0 }
+    }
+
+    /// The same budget for somebody who leaves so many bytes to others.
+    pub(crate) fn leaving(&self, bytes: usize) -> Self {
+        Self { left: bytes, ..self.clone() }
+    }
+
+    /// How much it is in all.
+    pub(crate) const fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn used(&self) -> usize {
+        self.total.saturating_sub(self.free.available_permits())
     }
 
     /// Takes a share, if there is that much.
     pub(crate) fn take(&self, bytes: usize) -> Option<Share> {
         let permits = u32::try_from(bytes).ok()?;
-        Arc::clone(&self.0).try_acquire_many_owned(permits).ok().map(|permit| Share(Some(permit)))
+        if self.left > 0 && self.free.available_permits() < self.left.saturating_add(bytes) {
+            return None;
+        }
+        Arc::clone(&self.free).try_acquire_many_owned(permits).ok().map(|permit| Share(Some(permit)))
     }
 
     /// Enlarges a share.

@@ -8,6 +8,7 @@ pub mod body;
 pub mod cors;
 pub mod errors;
 mod health;
+mod hot;
 mod incoming;
 mod limits;
 pub mod methods;
@@ -35,6 +36,7 @@ use self::api::Api;
 use crate::Gateway;
 use crate::address;
 use crate::authenticate::Key;
+use crate::config::Lane;
 use crate::consent::Signals;
 use crate::decode::native::SentAt;
 use crate::pipeline::Transmission;
@@ -54,6 +56,7 @@ pub(crate) fn api(gateway: &Arc<Gateway>) -> Api<()> {
         .route(limits::LIMITS, limits::limits)
         .route(registry::LIST, registry::list)
         .route(registry::DOCUMENT, registry::document)
+        .route(hot::HOT, hot::list)
         .route(tail::TAIL, tail::follow)
         .route(health::LIVE, health::live)
         .route(health::READY, health::ready)
@@ -82,6 +85,10 @@ impl Client {
 
     fn source(&self) -> &SourceName {
         &self.key.source
+    }
+
+    fn lane(&self) -> Lane {
+        self.key.policy.lane
     }
 
     fn transmission(

@@ -4,6 +4,7 @@
 //! sent again (429 where the key's rate or quota is the reason), 207 a mix; any other status has no `events` and put nothing on the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -147,12 +148,13 @@ async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Respon
         }
         body = whole;
     }
-    let (bytes, mut share) = body::read(body, &gateway.config, &gateway.budget).await?;
+    let budget = gateway.overload.budget(asked.key.policy.lane);
+    let (bytes, mut share) = body::read(body, &gateway.config, &budget).await?;
     gateway.metrics.received_bytes.inc_by(bytes.len() as u64);
     let cap = Cap { max_bytes: gateway.config.batch_bytes, max_ratio: gateway.config.inflate_ratio };
     let inflated = compression::inflate(&asked.encoding, &bytes, cap)?;
     if matches!(inflated, std::borrow::Cow::Owned(_)) {
-        gateway.budget.grow(&mut share, inflated.len())?;
+        budget.grow(&mut share, inflated.len())?;
     }
     let split = native::split(&inflated, asked.content_type, gateway.config.batch_events)?;
     let sent_at = match asked.sent_at {
@@ -190,15 +192,20 @@ pub(super) fn retry_after_s(gateway: &Gateway, key: &Key, verdicts: &[Verdict]) 
     if metered == 0 {
         return gateway.config.retry_after_s;
     }
-    let wait = key.wait(metered, gateway.clock.now());
+    let now = gateway.clock.now();
+    let hot = verdicts.iter().any(|verdict| has_code(verdict, Code::ProfileHot));
+    let wait = key.wait(metered, now).max(if hot { gateway.hot.window_left(now) } else { Duration::ZERO });
     u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
 }
 
 pub(super) fn is_metered(verdict: &Verdict) -> bool {
-    verdict
-        .reason
-        .as_ref()
-        .is_some_and(|reason| matches!(reason.code, Code::RateExceeded | Code::QuotaExceeded))
+    [Code::RateExceeded, Code::QuotaExceeded, Code::ProfileHot]
+        .into_iter()
+        .any(|code| has_code(verdict, code))
+}
+
+fn has_code(verdict: &Verdict, code: Code) -> bool {
+    verdict.reason.as_ref().is_some_and(|reason| reason.code == code)
 }
 
 /// The level that a request asks for.
@@ -216,6 +223,12 @@ fn ask(gateway: &Gateway, parts: &Parts) -> Result<Asked, RequestError> {
         return Err(RequestError::new(Code::Draining, "The gateway is shutting down; send again later."));
     }
     let key = gateway.keys.load().authenticate(&parts.headers, &parts.uri)?;
+    if gateway.overload.refuses(key.policy.lane) {
+        return Err(RequestError::new(
+            Code::Overloaded,
+            "Too much load for events of this lane; send again later.",
+        ));
+    }
     let ack = acknowledgement(&parts.uri)?;
     let sent_at = parameter(&parts.uri, "sent_at").map_or(SentAt::Absent, |text| SentAt::from_text(&text));
     let content_type = ContentType::parse(header(&parts.headers, &CONTENT_TYPE)?)?;

@@ -307,7 +307,8 @@ impl Stream {
             data.advance(end.unwrap_or(data.len()));
             self.skipping = end.is_none();
         }
-        self.gateway.budget.grow(&mut self.share, data.len())?;
+        let budget = self.gateway.overload.budget(self.client.lane());
+        budget.grow(&mut self.share, data.len())?;
         self.pending.extend_from_slice(&data);
         if self.batch().is_none() {
             self.cut_long_line();

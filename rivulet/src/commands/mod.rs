@@ -48,6 +48,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tail(options) => runtime()?.block_on(tail::run(options)),
         Command::Kill(command) => runtime()?.block_on(kill::run(command)),
         Command::Bench(BenchCommand::Ingest(options)) => runtime()?.block_on(bench::ingest::run(options)),
+        Command::Bench(BenchCommand::Overload(options)) => runtime()?.block_on(bench::overload::run(options)),
         Command::Bench(BenchCommand::Process(options)) => bench::process::run(&options),
         Command::Bench(BenchCommand::Fate(options)) => runtime()?.block_on(bench::fate::run(options)),
         Command::Bench(BenchCommand::Reference(options)) => {

@@ -328,7 +328,8 @@ impl<'a> Conversation<'a> {
         let cap = Cap { max_bytes: config.batch_bytes + ENVELOPE_BYTES, max_ratio: config.inflate_ratio };
         while self.running.is_none() && !self.gateway.drain.has_begun() {
             let Some((message, mut share)) = self.waiting.pop_front() else { break };
-            let text = message.open(self.compression, cap, &self.gateway.budget, &mut share).map_err(Some)?;
+            let budget = self.gateway.overload.budget(self.client.lane());
+            let text = message.open(self.compression, cap, &budget, &mut share).map_err(Some)?;
             match parse(&text, config.batch_events).map_err(Some)? {
                 ClientFrame::Hello(_) => return Err(Some(Ending::not_a_frame())),
                 ClientFrame::Ping => {

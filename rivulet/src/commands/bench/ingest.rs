@@ -146,6 +146,9 @@ async fn measure(options: &IngestOptions, server: &Server, rate: Option<f64>) ->
     let (mut child, address) = start(&arguments).await.with_context(|| format!("starting {what}"))?;
     let pid = child.id().context("the server has ended")?;
     let load = |seconds: f64, seed| Load {
+        key: "sk_dev",
+        prepared: load::PREPARED_REQUESTS,
+        may_refuse: false,
         address,
         query: server.query.to_owned(),
         connections: if server.single { SINGLE_CONNECTIONS } else { options.connections },

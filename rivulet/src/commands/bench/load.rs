@@ -1,6 +1,6 @@
 //! HTTP load: each connection sends its next batch when the last one is answered, or at a given rate.
 //!
-//! **Invariant:** only answered batches count, and an answer other than 200 fails the run. At a rate, latency counts from the
+//! **Invariant:** only answered batches count, and an answer other than 200 fails the run unless refusals are what is looked at. At a rate, latency counts from the
 //! moment a batch was due, so that a server that stalls is not spared the batches that waited behind.
 
 use std::net::SocketAddr;
@@ -17,6 +17,12 @@ use super::events::{Generator, product_view};
 pub(in crate::commands) struct Load {
     /// The server.
     pub(in crate::commands) address: SocketAddr,
+    /// The key to send with.
+    pub(in crate::commands) key: &'static str,
+    /// Requests of one connection that are made ahead.
+    pub(in crate::commands) prepared: usize,
+    /// 429 and 503 are counted, and the next batch is sent.
+    pub(in crate::commands) may_refuse: bool,
     /// Query of `POST /v1/events`, such as `ack=disk`.
     pub(in crate::commands) query: String,
     /// Connections at once.
@@ -36,6 +42,8 @@ pub(in crate::commands) struct Load {
 pub(in crate::commands) struct Answered {
     /// Events in answered batches.
     pub(in crate::commands) events: u64,
+    /// Events in batches that were refused.
+    pub(in crate::commands) refused: u64,
     /// Wall time of the run.
     pub(in crate::commands) elapsed: Duration,
     /// Time from the first byte sent, or due, to the whole answer, a batch each, sorted.
@@ -70,7 +78,7 @@ impl Load {
 }
 
 /// Requests of one connection, made ahead so that the loop only sends. Longer runs go round with fresh ids patched in.
-const PREPARED_REQUESTS: usize = 64;
+pub(in crate::commands) const PREPARED_REQUESTS: usize = 64;
 /// Largest answer that is read, bytes.
 const ANSWER_MAX: usize = 4 << 20;
 
@@ -86,6 +94,7 @@ pub(in crate::commands) async fn run(load: &Load) -> anyhow::Result<Answered> {
     while let Some(done) = tasks.join_next().await {
         let one = done.context("a connection's task failed")??;
         total.events += one.events;
+        total.refused += one.refused;
         total.latencies.extend(one.latencies);
     }
     total.elapsed = started.elapsed();
@@ -97,8 +106,7 @@ async fn one_connection(load: &Load, number: u64) -> anyhow::Result<Answered> {
     let mut stream = TcpStream::connect(load.address).await.context("cannot connect")?;
     stream.set_nodelay(true)?;
     let mut generator = Generator::new(load.seed ^ (number + 1).wrapping_mul(0x2545_f491_4f6c_dd1d));
-    let mut requests: Vec<Request> =
-        (0..PREPARED_REQUESTS).map(|_| Request::new(load, &mut generator)).collect();
+    let mut requests: Vec<Request> = (0..load.prepared).map(|_| Request::new(load, &mut generator)).collect();
     let mut answered = Answered::default();
     let mut buffer = Vec::with_capacity(64 << 10);
     let started = now();
@@ -121,9 +129,12 @@ async fn one_connection(load: &Load, number: u64) -> anyhow::Result<Answered> {
                 now()
             };
             stream.write_all(&request.bytes).await?;
-            read_answer(&mut stream, &mut buffer).await?;
-            answered.latencies.push(sent.elapsed());
-            answered.events += load.batch as u64;
+            if read_answer(&mut stream, &mut buffer, load.may_refuse).await? {
+                answered.latencies.push(sent.elapsed());
+                answered.events += load.batch as u64;
+            } else {
+                answered.refused += load.batch as u64;
+            }
         }
     }
     Ok(answered)
@@ -141,9 +152,10 @@ impl Request {
         let events: Vec<String> = (0..load.batch).map(|_| product_view(generator, millis)).collect();
         let body = format!("[{}]", events.join(","));
         let head = format!(
-            "POST /v1/events?{} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer sk_dev\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "POST /v1/events?{} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             load.query,
             load.address,
+            load.key,
             body.len()
         );
         let bytes = [head.into_bytes(), body.into_bytes()].concat();
@@ -165,8 +177,8 @@ impl Request {
     }
 }
 
-/// Reads one answer with a `content-length`.
-async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
+/// Reads one answer with a `content-length`; whether the batch was taken.
+async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, may_refuse: bool) -> anyhow::Result<bool> {
     buffer.clear();
     loop {
         if stream.read_buf(buffer).await? == 0 {
@@ -174,7 +186,9 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Re
         }
         let Some(head_end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(buffer.get(..head_end).unwrap_or_default()).to_ascii_lowercase();
-        if !head.starts_with("http/1.1 200") {
+        let taken = head.starts_with("http/1.1 200");
+        let refused = ["http/1.1 503", "http/1.1 429"].iter().any(|line| head.starts_with(line));
+        if !(taken || (may_refuse && refused && head.contains("retry-after:"))) {
             bail!(
                 "the server answered {}: {}",
                 head.lines().next().unwrap_or(""),
@@ -192,7 +206,7 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Re
                 bail!("the server closed the connection in an answer");
             }
         }
-        return Ok(());
+        return Ok(taken);
     }
 }
 

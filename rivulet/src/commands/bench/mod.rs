@@ -4,6 +4,7 @@ pub(super) mod events;
 pub(super) mod fate;
 pub(super) mod ingest;
 pub(super) mod load;
+pub(super) mod overload;
 pub(super) mod process;
 pub(super) mod reference;
 pub(super) mod usage;

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** labels come from configuration and from closed sets, never from what a client sends, so their number is bounded.
 
+mod load;
+
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +22,9 @@ use schemas::registry::Mode;
 
 use crate::config::KillRule;
 use crate::consent::Objected;
+
+pub(crate) use self::load::LoadMetrics;
+pub use self::load::{HOT_PROFILE_EVENTS, HOTTEST_PROFILE_EVENTS, LOAD_PERCENT, SHED_EVENTS, SHED_REQUESTS};
 
 /// A count that only grows.
 pub type Counter = prometheus_client::metrics::counter::Counter;
@@ -187,6 +192,7 @@ pub(crate) struct Metrics {
     stopped: Family<RuleLabel, Counter>,
     kill_stale: Gauge,
     objected: Family<ObjectionLabel, Counter>,
+    pub(crate) load: LoadMetrics,
     pub(crate) received_bytes: Counter,
     pub(crate) append_seconds: Histogram,
     pub(crate) sockets: Gauge,
@@ -219,6 +225,7 @@ impl Metrics {
         let stopped = Family::<RuleLabel, Counter>::default();
         let kill_stale = Gauge::default();
         let objected = Family::<ObjectionLabel, Counter>::default();
+        let load = LoadMetrics::register(&mut registry);
         let received_bytes = Counter::default();
         let append_seconds = Histogram::new(BUCKETS);
         let sockets = Gauge::default();
@@ -261,6 +268,7 @@ impl Metrics {
             stopped,
             kill_stale,
             objected,
+            load,
             received_bytes,
             append_seconds,
             sockets,
