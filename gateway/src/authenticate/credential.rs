@@ -2,7 +2,6 @@
 //!
 //! **Invariant:** what came in a URL is known to have done so, because URLs stand in logs; no credential is printed.
 
-use axum::extract::Query;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, ORIGIN};
@@ -92,9 +91,8 @@ impl Credential {
 
 /// The first query parameter of that name, decoded.
 pub fn parameter(uri: &Uri, name: &str) -> Option<String> {
-    uri.query()?;
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
-    pairs.into_iter().find_map(|(key, value)| (key == name).then_some(value))
+    let pairs = form_urlencoded::parse(uri.query()?.as_bytes());
+    pairs.into_iter().find_map(|(key, value)| (key == name).then(|| value.into_owned()))
 }
 
 /// The page's origin, as the browser names it.

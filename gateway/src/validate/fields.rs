@@ -14,21 +14,25 @@ use super::{Checks, Findings, MAX_ATTRIBUTE_BYTES, WARN_UNKNOWN_FIELD};
 pub(super) struct Fields<'e> {
     /// Those of [`KNOWN_MEMBERS`], in that order.
     known: [Option<Member<'e>>; KNOWN_MEMBERS.len()],
+    /// Whether there are others: most events have none.
+    has_unknown: bool,
     pub(super) metadata: Option<Scanned<'e>>,
     event: Scanned<'e>,
 }
 
 impl<'e> Fields<'e> {
     pub(super) fn of(event: Scanned<'e>) -> Self {
-        let mut fields = Self { known: [const { None }; KNOWN_MEMBERS.len()], metadata: None, event };
+        let known = [const { None }; KNOWN_MEMBERS.len()];
+        let mut fields = Self { known, has_unknown: false, metadata: None, event };
         for child in event.children() {
             let member = child.member();
             if member.name == "metadata" {
                 fields.metadata = Some(child);
             }
             let place = place_of(&member.name).and_then(|place| fields.known.get_mut(place));
-            if let Some(place) = place {
-                *place = Some(member);
+            match place {
+                Some(place) => *place = Some(member),
+                None => fields.has_unknown = true,
             }
         }
         fields
@@ -41,7 +45,8 @@ impl<'e> Fields<'e> {
 
     /// Names that the contract does not know.
     pub(super) fn unknown(&self) -> impl Iterator<Item = Cow<'e, str>> {
-        self.event.children().map(|child| child.name()).filter(|name| place_of(name).is_none())
+        let children = self.has_unknown.then(|| self.event.children()).into_iter().flatten();
+        children.map(|child| child.name()).filter(|name| place_of(name).is_none())
     }
 
     /// Members that readers of the log take for objects or text must be that.

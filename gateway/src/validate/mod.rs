@@ -6,6 +6,7 @@
 mod fields;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use schemas::event::{RESERVED_TYPE_PREFIX, somebody};
 use schemas::id::{EventId, EventType, ProfileKey, ProfileKind, SourceName, means_nobody};
@@ -72,7 +73,7 @@ pub(crate) struct Checked {
     pub(crate) occurred_at: Timestamp,
     pub(crate) clamped_from: Option<Timestamp>,
     /// The schema judged by; `None` if there is none or the event was not judged.
-    pub(crate) schema: Option<String>,
+    pub(crate) schema: Option<Arc<str>>,
     /// Why it does not fit, where that is only observed.
     pub(crate) schema_fault: Option<SchemaFault>,
     /// It is taken without the person.
@@ -84,7 +85,7 @@ pub(crate) struct Checked {
 /// What became of judging an event by its schema, to be counted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Tried {
-    pub(crate) schema: String,
+    pub(crate) schema: Arc<str>,
     pub(crate) mode: Mode,
     pub(crate) fit: Fit,
 }
@@ -391,7 +392,7 @@ impl Judge<'_> {
         fields: &Fields<'_>,
         event_type: &EventType,
         findings: &mut Findings,
-    ) -> Result<Option<String>, (Status, Box<Reason>)> {
+    ) -> Result<Option<Arc<str>>, (Status, Box<Reason>)> {
         let rejected = |reason| (Status::Rejected, reason);
         let pinned = fields.pinned_schema().map_err(rejected)?;
         let Some(schema) = self.schemas.schema(event_type, pinned.as_deref()).map_err(rejected)? else {
@@ -402,7 +403,7 @@ impl Judge<'_> {
                 UnknownTypes::Reject => Err((Status::Rejected, reason())),
             };
         };
-        let (name, mode) = (schema.id().to_string(), schema.mode());
+        let (name, mode) = (Arc::clone(schema.name()), schema.mode());
         let tried = |fit| Some(Tried { schema: name.clone(), mode, fit });
         let sampled_by = findings.event_id.as_ref().map_or(event, |id| id.as_bytes());
         if !mode.judges(sampled_by) {

@@ -13,6 +13,10 @@ use crate::verdict::Code;
 
 /// Up to so many names of an object are compared one by one; beyond, a set is kept.
 const COMPARED_NAMES: u32 = 16;
+/// Bytes that a value takes in most events, so that the tape seldom grows.
+const BYTES_A_VALUE: usize = 16;
+/// Values that there is room for before any is seen, at most.
+const MOST_RESERVED: usize = 4_096;
 /// Numbers without exponent and shorter than this fit a double.
 const SAFE_NUMBER_BYTES: usize = 300;
 
@@ -76,6 +80,8 @@ struct Scanner<'a, 't> {
     /// Where the bytes stop to be UTF-8.
     utf8_until: usize,
     max_depth: usize,
+    /// A byte stands somewhere that a control character beyond ASCII's first ones begins with.
+    has_late_controls: bool,
     entries: &'t mut Vec<Entry>,
     frames: &'t mut Vec<Frame>,
     /// Of open objects with many names: how deep they are, and all their names.
@@ -91,6 +97,7 @@ impl<'a, 't> Scanner<'a, 't> {
         let text = simdutf8::compat::from_utf8(bytes);
         let utf8_until = text.as_ref().map_or_else(simdutf8::compat::Utf8Error::valid_up_to, |_| usize::MAX);
         tape.entries.clear();
+        tape.entries.reserve((bytes.len() / BYTES_A_VALUE).min(MOST_RESERVED));
         tape.frames.clear();
         Ok(Self {
             bytes,
@@ -98,6 +105,7 @@ impl<'a, 't> Scanner<'a, 't> {
             at: 0,
             utf8_until,
             max_depth: limits.max_depth.min(DEEPEST),
+            has_late_controls: has_late_controls(bytes),
             entries: &mut tape.entries,
             frames: &mut tape.frames,
             sets: Vec::new(),
@@ -261,8 +269,8 @@ impl<'a, 't> Scanner<'a, 't> {
         let escaped = self.string(true)?;
         let name = Name { start: start as u32, end: self.at as u32 - 1, escaped };
         let plain = self.bytes.get(start..self.at - 1).unwrap_or_default();
-        // DEL, and the lead byte of the second block of control characters, before the slow look at characters.
-        let suspicious = escaped || plain.iter().any(|byte| matches!(byte, 0x7f | 0xc2));
+        // Before the slow look at characters.
+        let suspicious = escaped || self.has_late_controls && has_late_controls(plain);
         if suspicious && self.decoded(name)?.chars().any(char::is_control) {
             return Err(self.error(Code::JsonControlCharacter));
         }
@@ -299,7 +307,7 @@ impl<'a, 't> Scanner<'a, 't> {
     fn is_new(&mut self, name: Name, bit: u64) -> Result<bool, Error> {
         let Some(frame) = self.frames.last().copied() else { return Ok(true) };
         if frame.index < COMPARED_NAMES {
-            return Ok(frame.seen & bit == 0 || !self.names(&frame)?.contains(&self.decoded(name)?));
+            return if frame.seen & bit == 0 { Ok(true) } else { self.is_not_among(&frame, name) };
         }
         let depth = self.frames.len();
         if self.sets.last().is_none_or(|(of, _)| *of != depth) {
@@ -308,6 +316,26 @@ impl<'a, 't> Scanner<'a, 't> {
         }
         let name = self.decoded(name)?;
         Ok(self.sets.last_mut().is_none_or(|(_, names)| names.insert(name)))
+    }
+
+    /// Whether no name of an open object is this one. Names without escapes are compared as they stand.
+    fn is_not_among(&self, frame: &Frame, name: Name) -> Result<bool, Error> {
+        let wanted = self.decoded(name)?;
+        let mut at = frame.entry as usize + 1;
+        while let Some(entry) = self.entries.get(at) {
+            let (start, end) = (entry.name_start as usize, entry.name_end as usize);
+            let same = if entry.name_escaped {
+                let other = Name { start: entry.name_start, end: entry.name_end, escaped: true };
+                self.decoded(other)? == wanted
+            } else {
+                self.bytes.get(start..end) == Some(wanted.as_bytes())
+            };
+            if same {
+                return Ok(false);
+            }
+            at += entry.size as usize;
+        }
+        Ok(true)
     }
 
     /// The names that an open object has so far.
@@ -451,6 +479,18 @@ impl<'a, 't> Scanner<'a, 't> {
         }
         Error { code, pointer, at: self.at }
     }
+}
+
+/// Whether there is DEL, or the lead byte of the second block of control characters.
+fn has_late_controls(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let marks = words.iter().fold(0, |marks, word| {
+        let word = u64::from_le_bytes(*word);
+        marks | zero_byte(word ^ (ONES * 0x7f)) | zero_byte(word ^ (ONES * 0xc2))
+    });
+    marks != 0 || rest.iter().any(|byte| matches!(byte, 0x7f | 0xc2))
 }
 
 /// One of 64 bits, by a name's length and some of its bytes.

@@ -79,7 +79,8 @@ fn one(at: usize, document: &Document, resolvable: &Resolvable<'_>) -> Result<Op
         .map_err(|message| Error::Schema { path: document.path.clone(), message })?;
     let validator = build::<SerdeJson>(document, resolvable)?;
     let scanned = build::<ScannedJson>(document, resolvable)?;
-    Ok(Some(Schema { id, mode, document: at, text: Arc::clone(&document.text), validator, scanned }))
+    let (name, text) = (id.to_string().into(), Arc::clone(&document.text));
+    Ok(Some(Schema { id, name, mode, document: at, text, validator, scanned }))
 }
 
 /// A validator for one form of JSON.

@@ -64,6 +64,8 @@ pub struct Registry {
 #[derive(Debug)]
 pub struct Schema {
     id: SchemaId,
+    /// The id's text, made once.
+    name: Arc<str>,
     mode: Mode,
     text: Arc<str>,
     /// Which of the registry's documents.
@@ -237,6 +239,11 @@ impl Schema {
         &self.id
     }
 
+    /// Its name as text, `type@version`.
+    pub const fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
     /// What happens to events that do not fit.
     pub const fn mode(&self) -> Mode {
         self.mode
@@ -255,7 +262,7 @@ impl Schema {
             return Ok(());
         }
         let mut reason = reason::first(self.validator.iter_errors(metadata));
-        reason.schema = Some(self.id.to_string());
+        reason.schema = Some(self.name.to_string());
         Err(Box::new(reason))
     }
 
