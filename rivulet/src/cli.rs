@@ -428,6 +428,8 @@ pub(crate) enum BenchCommand {
     Process(ProcessOptions),
     /// Time of `rivulet fate` among many events, and what its index costs.
     Fate(FateBenchOptions),
+    /// Memory of the gateway: idle, with many sockets open, with a full spool; and latency while the broker is away.
+    Footprint(FootprintOptions),
     /// The reference servers of `ingest`: parse and validate, then discard or wait for Kafka.
     #[command(hide = true)]
     Reference(ReferenceOptions),
@@ -454,7 +456,7 @@ pub(crate) struct IngestOptions {
     /// Times that every server is measured, in turn; the table shows medians.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) runs: usize,
-    /// Measure these servers only, of: discard, kafka, received, disk, broker, kafka-single, disk-single, disk-half.
+    /// Measure these servers only, of: discard, kafka, received, disk, socket, broker, kafka-single, disk-single, disk-half.
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Measure what needs Kafka too, with this one: host:port.
@@ -497,6 +499,22 @@ pub(crate) struct OverloadOptions {
     /// Slowest answer to one in a hundred critical batches, milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 250)]
     pub(crate) p99: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FootprintOptions {
+    /// Sockets of `rivulet.v1` to open; each side needs a file descriptor for each.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) sockets: usize,
+    /// Events to put into the spool while the broker is away; about 1.5 kB of the temporary folder's disk each.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) events: u64,
+    /// Compare the latency of `disk` while the broker is away with that while this one answers: host:port.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -50,6 +50,9 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(BenchCommand::Ingest(options)) => runtime()?.block_on(bench::ingest::run(options)),
         Command::Bench(BenchCommand::Overload(options)) => runtime()?.block_on(bench::overload::run(options)),
         Command::Bench(BenchCommand::Process(options)) => bench::process::run(&options),
+        Command::Bench(BenchCommand::Footprint(options)) => {
+            runtime()?.block_on(bench::footprint::run(options))
+        }
         Command::Bench(BenchCommand::Fate(options)) => runtime()?.block_on(bench::fate::run(options)),
         Command::Bench(BenchCommand::Reference(options)) => {
             runtime()?.block_on(bench::reference::run(options))

@@ -7,16 +7,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use super::tape::{Entry, Frame, Name, Scanned, Tape, members};
+use super::tape::{Entry, Frame, Name, Scanned, Tape, has_late_controls, members, name_bit};
 use super::{DEEPEST, Error, Kind, Limits, Member, plain};
 use crate::verdict::Code;
 
 /// Up to so many names of an object are compared one by one; beyond, a set is kept.
 const COMPARED_NAMES: u32 = 16;
-/// Bytes that a value takes in most events, so that the tape seldom grows.
-const BYTES_A_VALUE: usize = 16;
-/// Values that there is room for before any is seen, at most.
-const MOST_RESERVED: usize = 4_096;
 /// Numbers without exponent and shorter than this fit a double.
 const SAFE_NUMBER_BYTES: usize = 300;
 
@@ -96,9 +92,7 @@ impl<'a, 't> Scanner<'a, 't> {
         }
         let text = simdutf8::compat::from_utf8(bytes);
         let utf8_until = text.as_ref().map_or_else(simdutf8::compat::Utf8Error::valid_up_to, |_| usize::MAX);
-        tape.entries.clear();
-        tape.entries.reserve((bytes.len() / BYTES_A_VALUE).min(MOST_RESERVED));
-        tape.frames.clear();
+        tape.empty_for(bytes.len());
         Ok(Self {
             bytes,
             text: text.ok(),
@@ -323,13 +317,9 @@ impl<'a, 't> Scanner<'a, 't> {
         let wanted = self.decoded(name)?;
         let mut at = frame.entry as usize + 1;
         while let Some(entry) = self.entries.get(at) {
-            let (start, end) = (entry.name_start as usize, entry.name_end as usize);
-            let same = if entry.name_escaped {
-                let other = Name { start: entry.name_start, end: entry.name_end, escaped: true };
-                self.decoded(other)? == wanted
-            } else {
-                self.bytes.get(start..end) == Some(wanted.as_bytes())
-            };
+            let (start, end, escaped) = (entry.name_start, entry.name_end, entry.name_escaped);
+            let plain = self.bytes.get(start as usize..end as usize) == Some(wanted.as_bytes());
+            let same = if escaped { self.decoded(Name { start, end, escaped })? == wanted } else { plain };
             if same {
                 return Ok(false);
             }
@@ -479,24 +469,4 @@ impl<'a, 't> Scanner<'a, 't> {
         }
         Error { code, pointer, at: self.at }
     }
-}
-
-/// Whether there is DEL, or the lead byte of the second block of control characters.
-fn has_late_controls(bytes: &[u8]) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
-    let (words, rest) = bytes.as_chunks::<8>();
-    let marks = words.iter().fold(0, |marks, word| {
-        let word = u64::from_le_bytes(*word);
-        marks | zero_byte(word ^ (ONES * 0x7f)) | zero_byte(word ^ (ONES * 0xc2))
-    });
-    marks != 0 || rest.iter().any(|byte| matches!(byte, 0x7f | 0xc2))
-}
-
-/// One of 64 bits, by a name's length and some of its bytes.
-fn name_bit(name: &[u8]) -> u64 {
-    let byte = |at: usize| u64::from(name.get(at).copied().unwrap_or_default());
-    let last = name.len().saturating_sub(1);
-    let mixed = (name.len() as u64) ^ (byte(0) << 8) ^ (byte(last) << 16) ^ (byte(last / 2) << 24);
-    1 << (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }

@@ -14,6 +14,20 @@ pub struct Tape {
     pub(super) frames: Vec<Frame>,
 }
 
+/// Bytes that a value takes in most events, so that the tape seldom grows.
+const BYTES_A_VALUE: usize = 16;
+/// Values that there is room for before any is seen, at most.
+const MOST_RESERVED: usize = 4_096;
+
+impl Tape {
+    /// Empties it, with room for the values of so many bytes.
+    pub(super) fn empty_for(&mut self, bytes: usize) {
+        self.entries.clear();
+        self.entries.reserve((bytes / BYTES_A_VALUE).min(MOST_RESERVED));
+        self.frames.clear();
+    }
+}
+
 /// One value. Places are byte offsets in the scanned text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
@@ -177,4 +191,24 @@ pub(super) fn name_of<'a>(text: &'a str, entry: &Entry) -> Cow<'a, str> {
 
 fn slice(text: &str, start: u32, end: u32) -> &str {
     text.get(start as usize..end as usize).unwrap_or_default()
+}
+
+/// Whether there is DEL, or the lead byte of the second block of control characters.
+pub(super) fn has_late_controls(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let marks = words.iter().fold(0, |marks, word| {
+        let word = u64::from_le_bytes(*word);
+        marks | zero_byte(word ^ (ONES * 0x7f)) | zero_byte(word ^ (ONES * 0xc2))
+    });
+    marks != 0 || rest.iter().any(|byte| matches!(byte, 0x7f | 0xc2))
+}
+
+/// One of 64 bits, by a name's length and some of its bytes.
+pub(super) fn name_bit(name: &[u8]) -> u64 {
+    let byte = |at: usize| u64::from(name.get(at).copied().unwrap_or_default());
+    let last = name.len().saturating_sub(1);
+    let mixed = (name.len() as u64) ^ (byte(0) << 8) ^ (byte(last) << 16) ^ (byte(last / 2) << 24);
+    1 << (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }

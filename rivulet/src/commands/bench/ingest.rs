@@ -39,11 +39,13 @@ struct Server {
     word: &'static str,
     what: &'static str,
     kind: Kind,
-    /// Query of the requests.
-    query: &'static str,
+    /// The level asked for.
+    ack: Option<&'static str>,
     needs_kafka: bool,
     /// One event a request, from more connections.
     single: bool,
+    /// Over a socket of `rivulet.v1`.
+    socket: bool,
     /// Half of the rate that this other line reached, instead of a closed loop.
     half_of: Option<&'static str>,
 }
@@ -54,34 +56,48 @@ enum Kind {
     Gateway,
 }
 
-const fn server(word: &'static str, what: &'static str, kind: Kind, query: &'static str) -> Server {
-    Server { word, what, kind, query, needs_kafka: false, single: false, half_of: None }
+const fn server(word: &'static str, what: &'static str, kind: Kind, ack: Option<&'static str>) -> Server {
+    Server { word, what, kind, ack, needs_kafka: false, single: false, socket: false, half_of: None }
 }
 
-const SERVERS: [Server; 8] = [
-    server("discard", "reference: axum, serde_json, jsonschema, discard", Kind::Reference, ""),
+const SERVERS: [Server; 9] = [
+    server("discard", "reference: axum, serde_json, jsonschema, discard", Kind::Reference, None),
     Server {
         needs_kafka: true,
-        ..server("kafka", "reference R: the same, then rdkafka FutureProducer, in Kafka", Kind::Reference, "")
+        ..server(
+            "kafka",
+            "reference R: the same, then rdkafka FutureProducer, in Kafka",
+            Kind::Reference,
+            None,
+        )
     },
-    server("received", "`rivulet gateway`, ack=received", Kind::Gateway, "ack=received"),
-    server("disk", "`rivulet gateway`, ack=disk (fsynced)", Kind::Gateway, "ack=disk"),
+    server("received", "`rivulet gateway`, ack=received", Kind::Gateway, Some("received")),
+    server("disk", "`rivulet gateway`, ack=disk (fsynced)", Kind::Gateway, Some("disk")),
+    Server {
+        socket: true,
+        ..server("socket", "`rivulet gateway`, ack=disk, over WebSockets", Kind::Gateway, Some("disk"))
+    },
     Server {
         needs_kafka: true,
-        ..server("broker", "`rivulet gateway`, ack=broker (in Kafka)", Kind::Gateway, "ack=broker")
+        ..server("broker", "`rivulet gateway`, ack=broker (in Kafka)", Kind::Gateway, Some("broker"))
     },
     Server {
         needs_kafka: true,
         single: true,
-        ..server("kafka-single", "reference R, one event a request", Kind::Reference, "")
+        ..server("kafka-single", "reference R, one event a request", Kind::Reference, None)
     },
     Server {
         single: true,
-        ..server("disk-single", "`rivulet gateway`, ack=disk, one event a request", Kind::Gateway, "ack=disk")
+        ..server(
+            "disk-single",
+            "`rivulet gateway`, ack=disk, one event a request",
+            Kind::Gateway,
+            Some("disk"),
+        )
     },
     Server {
         half_of: Some("disk"),
-        ..server("disk-half", "`rivulet gateway`, ack=disk, at half of its peak", Kind::Gateway, "ack=disk")
+        ..server("disk-half", "`rivulet gateway`, ack=disk, at half of its peak", Kind::Gateway, Some("disk"))
     },
 ];
 
@@ -146,11 +162,12 @@ async fn measure(options: &IngestOptions, server: &Server, rate: Option<f64>) ->
     let (mut child, address) = start(&arguments).await.with_context(|| format!("starting {what}"))?;
     let pid = child.id().context("the server has ended")?;
     let load = |seconds: f64, seed| Load {
+        address,
         key: "sk_dev",
         prepared: load::PREPARED_REQUESTS,
         may_refuse: false,
-        address,
-        query: server.query.to_owned(),
+        ack: server.ack,
+        socket: server.socket,
         connections: if server.single { SINGLE_CONNECTIONS } else { options.connections },
         batch: if server.single { 1 } else { options.batch },
         rate,
@@ -217,7 +234,7 @@ fn medians(runs: &[Figures]) -> Option<Figures> {
 }
 
 /// Starts this program again as a server and waits for the line that names its address.
-async fn start(arguments: &[&str]) -> anyhow::Result<(Child, SocketAddr)> {
+pub(super) async fn start(arguments: &[&str]) -> anyhow::Result<(Child, SocketAddr)> {
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let mut child = Command::new(program)
         .args(["--log", "warn"])
@@ -284,7 +301,7 @@ impl Folder {
         &self.0
     }
 
-    fn path(&self) -> anyhow::Result<&str> {
+    pub(super) fn path(&self) -> anyhow::Result<&str> {
         self.0.to_str().context("the temporary folder's path is not UTF-8")
     }
 }

@@ -1,7 +1,7 @@
-//! HTTP load: each connection sends its next batch when the last one is answered, or at a given rate.
+//! Load over HTTP or WebSocket: each connection sends its next batch when the last one is answered, or at a given rate.
 //!
-//! **Invariant:** only answered batches count, and an answer other than 200 fails the run unless refusals are what is looked at. At a rate, latency counts from the
-//! moment a batch was due, so that a server that stalls is not spared the batches that waited behind.
+//! **Invariant:** only answered batches count, and an answer other than 200 fails the run unless refusals are what is looked
+//! at. At a rate, latency counts from the moment a batch was due, so that a server that stalls is not spared the batches that waited behind.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::events::{Generator, product_view};
+use super::socket;
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -21,10 +22,12 @@ pub(in crate::commands) struct Load {
     pub(in crate::commands) key: &'static str,
     /// Requests of one connection that are made ahead.
     pub(in crate::commands) prepared: usize,
-    /// 429 and 503 are counted, and the next batch is sent.
+    /// 429 and 503 are counted, and the next batch is sent; not over sockets.
     pub(in crate::commands) may_refuse: bool,
-    /// Query of `POST /v1/events`, such as `ack=disk`.
-    pub(in crate::commands) query: String,
+    /// The level asked for, such as `disk`; none for a server that knows no levels.
+    pub(in crate::commands) ack: Option<&'static str>,
+    /// Over sockets of `rivulet.v1` instead of requests.
+    pub(in crate::commands) socket: bool,
     /// Connections at once.
     pub(in crate::commands) connections: usize,
     /// Events in a batch.
@@ -82,13 +85,26 @@ pub(in crate::commands) const PREPARED_REQUESTS: usize = 64;
 /// Largest answer that is read, bytes.
 const ANSWER_MAX: usize = 4 << 20;
 
-/// Runs the load to its end.
+/// What a connection will send.
+struct Ready {
+    number: usize,
+    generator: Generator,
+    requests: Vec<Request>,
+}
+
+/// Runs the load to its end. Requests are made, then connections opened, before the first is sent: that work would stand in the way
+/// of the first answers, and count as their latency.
 pub(in crate::commands) async fn run(load: &Load) -> anyhow::Result<Answered> {
+    let ready: Vec<Ready> = (0..load.connections).map(|number| Ready::new(load, number)).collect();
+    let mut streams = Vec::with_capacity(load.connections);
+    for _ in &ready {
+        streams.push(connect(load).await?);
+    }
     let started = now();
     let mut tasks = tokio::task::JoinSet::new();
-    for connection in 0..load.connections {
+    for (ready, stream) in ready.into_iter().zip(streams) {
         let load = load.clone();
-        tasks.spawn(async move { one_connection(&load, connection as u64).await });
+        tasks.spawn(async move { ready.send(&load, stream, started).await });
     }
     let mut total = Answered::default();
     while let Some(done) = tasks.join_next().await {
@@ -102,48 +118,75 @@ pub(in crate::commands) async fn run(load: &Load) -> anyhow::Result<Answered> {
     Ok(total)
 }
 
-async fn one_connection(load: &Load, number: u64) -> anyhow::Result<Answered> {
+async fn connect(load: &Load) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(load.address).await.context("cannot connect")?;
     stream.set_nodelay(true)?;
-    let mut generator = Generator::new(load.seed ^ (number + 1).wrapping_mul(0x2545_f491_4f6c_dd1d));
-    let mut requests: Vec<Request> = (0..load.prepared).map(|_| Request::new(load, &mut generator)).collect();
-    let mut answered = Answered::default();
-    let mut buffer = Vec::with_capacity(64 << 10);
-    let started = now();
-    let pace = load.pace();
-    // Connections are spread over the interval, so that their batches do not come all at once.
-    let mut due =
-        started + pace.map_or(Duration::ZERO, |every| every.mul_f64(number as f64 / load.connections as f64));
-    while started.elapsed() < load.duration {
-        for request in &mut requests {
-            if started.elapsed() >= load.duration {
-                break;
-            }
-            request.renew(&mut generator);
-            let sent = if let Some(every) = pace {
-                tokio::time::sleep_until(due.into()).await;
-                let sent = due;
-                due += every;
-                sent
-            } else {
-                now()
-            };
-            stream.write_all(&request.bytes).await?;
-            if read_answer(&mut stream, &mut buffer, load.may_refuse).await? {
-                answered.latencies.push(sent.elapsed());
-                answered.events += load.batch as u64;
-            } else {
-                answered.refused += load.batch as u64;
-            }
-        }
+    if load.socket {
+        socket::greet(&mut stream, load.address).await?;
     }
-    Ok(answered)
+    Ok(stream)
 }
 
-/// A whole HTTP request, and where the event ids stand in it.
+impl Ready {
+    fn new(load: &Load, number: usize) -> Self {
+        let seed = load.seed ^ (number as u64 + 1).wrapping_mul(0x2545_f491_4f6c_dd1d);
+        let mut generator = Generator::new(seed);
+        let requests = (0..load.prepared).map(|_| Request::new(load, &mut generator)).collect();
+        Self { number, generator, requests }
+    }
+
+    async fn send(
+        mut self,
+        load: &Load,
+        mut stream: TcpStream,
+        started: Instant,
+    ) -> anyhow::Result<Answered> {
+        let mut answered = Answered::default();
+        let mut buffer = Vec::with_capacity(64 << 10);
+        let pace = load.pace();
+        // Connections are spread over the interval, so that their batches do not come all at once.
+        let share = self.number as f64 / load.connections as f64;
+        let mut sequence = 0;
+        let mut due = started + pace.map_or(Duration::ZERO, |every| every.mul_f64(share));
+        while started.elapsed() < load.duration {
+            for request in &mut self.requests {
+                if started.elapsed() >= load.duration {
+                    break;
+                }
+                sequence += 1;
+                request.renew(&mut self.generator, sequence);
+                let sent = if let Some(every) = pace {
+                    tokio::time::sleep_until(due.into()).await;
+                    let sent = due;
+                    due += every;
+                    sent
+                } else {
+                    now()
+                };
+                stream.write_all(&request.bytes).await?;
+                let taken = if load.socket {
+                    socket::read_ack(&mut stream, &mut buffer).await.map(|()| true)?
+                } else {
+                    read_answer(&mut stream, &mut buffer, load.may_refuse).await?
+                };
+                if taken {
+                    answered.latencies.push(sent.elapsed());
+                    answered.events += load.batch as u64;
+                } else {
+                    answered.refused += load.batch as u64;
+                }
+            }
+        }
+        Ok(answered)
+    }
+}
+
+/// A whole HTTP request or WebSocket message, and where the event ids stand in it.
 struct Request {
     bytes: Vec<u8>,
     ids: Vec<usize>,
+    /// Where a message's number stands.
+    sequence: Option<usize>,
 }
 
 impl Request {
@@ -151,22 +194,31 @@ impl Request {
         let millis = unix_millis();
         let events: Vec<String> = (0..load.batch).map(|_| product_view(generator, millis)).collect();
         let body = format!("[{}]", events.join(","));
-        let head = format!(
-            "POST /v1/events?{} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            load.query,
-            load.address,
-            load.key,
-            body.len()
-        );
-        let bytes = [head.into_bytes(), body.into_bytes()].concat();
+        let (bytes, sequence) = if load.socket {
+            let (bytes, at) = socket::batch(load.ack.unwrap_or("disk"), &body);
+            (bytes, Some(at))
+        } else {
+            let query = load.ack.map(|level| format!("?ack={level}")).unwrap_or_default();
+            let head = format!(
+                "POST /v1/events{query} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                load.address,
+                load.key,
+                body.len()
+            );
+            ([head.into_bytes(), body.into_bytes()].concat(), None)
+        };
         let marker = b"{\"event_id\":\"";
         let ids = bytes.windows(marker.len()).enumerate().filter(|(_, window)| window == marker);
         let ids = ids.map(|(at, _)| at + marker.len()).collect();
-        Self { bytes, ids }
+        Self { bytes, ids, sequence }
     }
 
-    /// Writes new event ids, so that no batch is a repetition.
-    fn renew(&mut self, generator: &mut Generator) {
+    /// Writes new event ids, so that no batch is a repetition, and the message's number.
+    fn renew(&mut self, generator: &mut Generator, sequence: u64) {
+        if let Some(place) = self.sequence.and_then(|at| self.bytes.get_mut(at..at + socket::SEQUENCE_BYTES))
+        {
+            place.copy_from_slice(socket::sequence(sequence).as_bytes());
+        }
         let millis = unix_millis();
         for at in &self.ids {
             let id = generator.event_id(millis).to_string();

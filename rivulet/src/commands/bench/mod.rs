@@ -2,9 +2,11 @@
 
 pub(super) mod events;
 pub(super) mod fate;
+pub(super) mod footprint;
 pub(super) mod ingest;
 pub(super) mod load;
 pub(super) mod overload;
 pub(super) mod process;
 pub(super) mod reference;
+pub(super) mod socket;
 pub(super) mod usage;
