@@ -155,7 +155,7 @@ impl Default for GatewayConfig {
             tail_readers: 16,
             tail_backlog: 1_024,
             shed_waiting_events: 50_000,
-            shed_late_ms: 200,
+            shed_late_ms: 1_000,
             hot_window_s: 10,
             hot_profiles_tracked: 256,
             pii_secret: None,

@@ -59,13 +59,17 @@ async fn handle(request: Request, next: Next) -> Response {
     if let Some(wanted) = wanted {
         preflight(response.headers_mut(), wanted);
     }
-    let headers = response.headers_mut();
+    expose(response.headers_mut(), origin);
+    response
+}
+
+/// Lets the page of that origin read an answer.
+pub(super) fn expose(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     headers.append(VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     }
-    response
 }
 
 fn preflight(answer: &mut HeaderMap, wanted: HeaderValue) {

@@ -6,10 +6,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use http::header::ALLOW;
+use http::header::{ALLOW, ORIGIN, VARY};
 use http::{HeaderValue, Method, StatusCode};
 use schemas::verdict::Code;
 
+use super::cors;
 use crate::error::RequestError;
 
 /// Answers `OPTIONS`, and other methods that a path does not serve, on every path of a router.
@@ -17,7 +18,13 @@ pub fn wrap(router: Router) -> Router {
     // As a whole: axum names the methods of a path outside its layers.
     Router::new().fallback_service(router).layer(from_fn(async |request: Request, next: Next| {
         let method = request.method().clone();
-        settle(&method, next.run(request).await)
+        let origin = request.headers().get(ORIGIN).cloned();
+        let mut response = settle(&method, next.run(request).await);
+        // What no layer of a path has answered can be read by a page too.
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED && !response.headers().contains_key(VARY) {
+            cors::expose(response.headers_mut(), origin);
+        }
+        response
     }))
 }
 
