@@ -18,12 +18,39 @@ pub struct RequestError {
     pub message: Cow<'static, str>,
     /// What `Allow` says, for a wrong method.
     pub allow: Option<&'static str>,
+    /// What fits, where the request is too much.
+    pub excess: Option<Excess>,
+}
+
+/// What was too much, so that the next request fits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Excess {
+    /// Most that is taken: bytes, or events.
+    pub limit: usize,
+    /// What was announced, or seen until the limit was passed.
+    pub size: usize,
+    /// The place of the first event that did not fit, from 0.
+    pub index: Option<usize>,
 }
 
 impl RequestError {
     /// An error with its message.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), allow: None }
+        Self { code, message: message.into(), allow: None, excess: None }
+    }
+
+    /// The same, saying what fits.
+    #[must_use]
+    pub fn exceeding(mut self, limit: usize, size: usize) -> Self {
+        self.excess = Some(Excess { limit, size, index: None });
+        self
+    }
+
+    /// More events in a body than are taken.
+    pub(crate) fn too_many_events(most: usize) -> Self {
+        let message = "Too many events in one body; send several, or NDJSON (see GET /v1/limits).";
+        let excess = Excess { limit: most, size: most.saturating_add(1), index: Some(most) };
+        Self { excess: Some(excess), ..Self::new(Code::BatchTooManyEvents, message) }
     }
 
     /// The status that goes with the code.

@@ -42,11 +42,23 @@ async fn the_limits_that_are_told_are_those_that_are_enforced_to_the_byte() {
     let minimal = r#"{"event_type":"x","user_id":"limits"}"#;
     let many = |count: usize| format!("[{}]", vec![minimal; count].join(","));
     let most = limit("batch_events");
-    assert_eq!(client.send(many(most)).await.verdicts().len(), most);
-    assert_eq!(client.send(many(most + 1)).await.code(), "batch.too_many_events");
+    assert_eq!(
+        client.send(many(most + 1)).await.verdicts().len(),
+        most + 1,
+        "a larger body is taken in slices"
+    );
+    let answer = client.send(many(16 * most + 1)).await;
+    assert_eq!((answer.status, answer.code()), (413, "batch.too_many_events"));
+    assert_eq!(answer.json["error"]["index"], 16 * most, "the first that did not fit: {}", answer.text);
     let padded = |bytes: usize| format!("{minimal}{}", " ".repeat(bytes - minimal.len()));
     assert_eq!(client.send(padded(limit("batch_bytes"))).await.status, 200);
-    assert_eq!(client.send(padded(limit("batch_bytes") + 1)).await.code(), "body.too_large");
+    let answer = client.send(padded(limit("batch_bytes") + 1)).await;
+    assert_eq!((answer.status, answer.code()), (413, "body.too_large"));
+    let error = &answer.json["error"];
+    assert_eq!(
+        (&error["limit"], &error["size"]),
+        (&limit("batch_bytes").into(), &(limit("batch_bytes") + 1).into())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,7 +27,7 @@ pub struct GatewayConfig {
     pub event_bytes: usize,
     /// Largest body or batch frame, bytes, as sent and inflated.
     pub batch_bytes: usize,
-    /// Most events in a body or batch frame.
+    /// Events taken at once: most in a batch frame; a body may hold [`BODY_BATCHES`] times as many.
     pub batch_events: usize,
     /// Deepest nesting of an event.
     pub depth: usize,
@@ -179,7 +179,15 @@ impl Default for SocketConfig {
     }
 }
 
+/// A body with more events than `batch_events` is taken in slices of so many, up to so many slices.
+pub(crate) const BODY_BATCHES: usize = 16;
+
 impl GatewayConfig {
+    /// Most events in a body that is read whole.
+    pub(crate) const fn body_events(&self) -> usize {
+        self.batch_events.saturating_mul(BODY_BATCHES)
+    }
+
     /// Refuses values that cannot work.
     pub fn check(&self) -> Result<(), ConfigError> {
         let positive: [(&'static str, usize); 13] = [

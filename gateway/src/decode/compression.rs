@@ -108,16 +108,14 @@ fn undo(encoding: Encoding, body: &[u8], cap: Cap) -> Result<Vec<u8>, RequestErr
     };
     match done {
         Ok(()) => Ok(sink.bytes),
-        Err(Fault::TooLarge) => Err(too_large()),
+        Err(Fault::TooLarge) => Err(too_large(sink.most(), sink.bytes.len())),
         Err(Fault::Damaged) => Err(damaged(encoding)),
     }
 }
 
-pub(super) fn too_large() -> RequestError {
-    RequestError::new(
-        Code::BodyTooLarge,
-        "The body inflates to more than is taken; send fewer events (see GET /v1/limits).",
-    )
+pub(super) fn too_large(limit: usize, size: usize) -> RequestError {
+    let message = "The body inflates to more than is taken; send fewer events (see GET /v1/limits).";
+    RequestError::new(Code::BodyTooLarge, message).exceeding(limit, size)
 }
 
 pub(super) fn damaged(encoding: Encoding) -> RequestError {
@@ -147,10 +145,13 @@ struct Sink {
 }
 
 impl Sink {
+    fn most(&self) -> usize {
+        let by_ratio = self.compressed.saturating_mul(self.cap.max_ratio);
+        by_ratio.max(RATIO_FREE_BYTES).min(self.cap.max_bytes)
+    }
+
     fn check(&self) -> Result<(), Fault> {
-        let length = self.bytes.len();
-        let bomb = length > RATIO_FREE_BYTES && length > self.compressed.saturating_mul(self.cap.max_ratio);
-        if bomb || length > self.cap.max_bytes { Err(Fault::TooLarge) } else { Ok(()) }
+        if self.bytes.len() > self.most() { Err(Fault::TooLarge) } else { Ok(()) }
     }
 
     fn fill(&mut self, source: &mut impl Read) -> Result<(), Fault> {

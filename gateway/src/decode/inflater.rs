@@ -141,7 +141,7 @@ impl Inflater {
     fn count(&mut self, out: Vec<u8>) -> Result<Bytes, RequestError> {
         self.made = self.made.saturating_add(out.len());
         let most = RATIO_FREE_BYTES.max(self.received.saturating_mul(self.max_ratio));
-        if self.made > most { Err(compression::too_large()) } else { Ok(out.into()) }
+        if self.made > most { Err(compression::too_large(most, self.made)) } else { Ok(out.into()) }
     }
 
     /// Bytes of memory that the decoder holds from step to step.

@@ -98,6 +98,9 @@ pub(crate) fn split(body: &[u8], form: ContentType, max_events: usize) -> Result
             Ok(Body::One(event)) => Split { events: vec![event], envelope: Vec::new() },
             Ok(Body::Many { events, envelope }) => Split { events, envelope },
             Err(error) if error.code == Code::BodyEmpty => Split { events: Vec::new(), envelope: Vec::new() },
+            Err(error) if error.code == Code::BatchTooManyEvents => {
+                return Err(RequestError::too_many_events(max_events));
+            }
             Err(error) => return Err(error.into()),
         }
     };
@@ -114,7 +117,7 @@ fn cut(at: usize) -> json::Error {
 fn lines(body: &[u8], max_events: usize) -> Result<Split<'_>, RequestError> {
     let events: Vec<&[u8]> = json::lines(body).take(max_events.saturating_add(1)).collect();
     if events.len() > max_events {
-        return Err(json::Error { code: Code::BatchTooManyEvents, pointer: String::new(), at: 0 }.into());
+        return Err(RequestError::too_many_events(max_events));
     }
     Ok(Split { events, envelope: Vec::new() })
 }

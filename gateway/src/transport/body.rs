@@ -115,16 +115,16 @@ async fn read_within(
     config: &GatewayConfig,
     budget: &Budget,
 ) -> Result<(Bytes, Share), RequestError> {
-    let too_large = || {
+    let too_large = |size: usize| {
         let message =
             format!("At most {} bytes a body; send fewer events (see GET /v1/limits).", config.batch_bytes);
-        RequestError::new(Code::BodyTooLarge, message)
+        RequestError::new(Code::BodyTooLarge, message).exceeding(config.batch_bytes, size)
     };
-    if body.size_hint().lower() > config.batch_bytes as u64 {
-        return Err(too_large());
-    }
     // What the sender announces; chunked bodies announce nothing.
     let whole = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if whole > config.batch_bytes {
+        return Err(too_large(whole));
+    }
     let end = Instant::now() + Duration::from_millis(config.body_timeout_ms);
     let chunk_time = Duration::from_millis(config.body_chunk_timeout_ms);
     let mut share = Share::default();
@@ -138,8 +138,9 @@ async fn read_within(
         let frame =
             frame.map_err(|_| RequestError::new(Code::BodySyntax, "The body was cut; send it again."))?;
         let Ok(data) = frame.into_data() else { continue };
-        if first.len().max(all.len()) + data.len() > config.batch_bytes {
-            return Err(too_large());
+        let size = first.len().max(all.len()) + data.len();
+        if size > config.batch_bytes {
+            return Err(too_large(size));
         }
         budget.grow(&mut share, data.len())?;
         // Most bodies come in one piece, which is then not copied.

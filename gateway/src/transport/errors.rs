@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use schemas::verdict::Code;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use crate::error::RequestError;
 
@@ -26,7 +26,16 @@ pub fn json(status: StatusCode, body: Vec<u8>) -> Response {
 /// What is said of an error.
 pub(crate) fn object(error: &RequestError) -> serde_json::Value {
     let code = error.code.as_str();
-    json!({"code": code, "message": error.message, "docs": format!("docs/errors/{code}.md")})
+    let mut members = Map::new();
+    members.insert("code".to_owned(), code.into());
+    members.insert("message".to_owned(), error.message.as_ref().into());
+    members.insert("docs".to_owned(), format!("docs/errors/{code}.md").into());
+    if let Some(excess) = error.excess {
+        members.insert("limit".to_owned(), excess.limit.into());
+        members.insert("size".to_owned(), excess.size.into());
+        members.extend(excess.index.map(|index| ("index".to_owned(), index.into())));
+    }
+    members.into()
 }
 
 impl IntoResponse for RequestError {
@@ -50,7 +59,7 @@ impl IntoResponse for RequestError {
 /// 405 with what would be right, for paths that choose by more than the method.
 pub(super) fn method_not_allowed(allow: &'static str) -> RequestError {
     let message = "This method is not supported here; see the Allow header.";
-    RequestError { code: Code::MethodNotAllowed, message: message.into(), allow: Some(allow) }
+    RequestError { allow: Some(allow), ..RequestError::new(Code::MethodNotAllowed, message) }
 }
 
 /// 404, for whoever puts the routers together.

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use schemars::JsonSchema;
 use schemas::json::{Kind, Member};
 use schemas::time::Timestamp;
-use schemas::verdict::{AckLevel, Code, Status, Verdict};
+use schemas::verdict::{AckLevel, Code, Reason, Status, Verdict};
 use serde::Serialize;
 
 use super::api::{self, Access, Content, Events, Operation, Parameter, Verb, shape};
@@ -156,7 +156,7 @@ async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Respon
     if matches!(inflated, std::borrow::Cow::Owned(_)) {
         budget.grow(&mut share, inflated.len())?;
     }
-    let split = native::split(&inflated, asked.content_type, gateway.config.batch_events)?;
+    let split = native::split(&inflated, asked.content_type, gateway.config.body_events())?;
     let sent_at = match asked.sent_at {
         SentAt::Absent => SentAt::from_envelope(&split.envelope),
         given => given,
@@ -164,13 +164,39 @@ async fn take(gateway: &Arc<Gateway>, parts: Parts, body: Body) -> Result<Respon
     let key = vouched(gateway, asked.key, &split.envelope, &parts.headers)?;
     gateway.note_discarded(&key.source, &split.envelope);
     let client = Client::new(gateway, Arc::clone(&key), &Visitor::new(&parts.extensions, parts.headers));
-    let transmission = client.transmission(gateway, asked.ack, sent_at, None);
-    let verdicts = gateway.accept(&split.events, transmission).await;
+    let verdicts = in_slices(gateway, &client, asked.ack, sent_at, &split.events).await;
     drop(share);
-    let verdicts = verdicts.map_err(|_| {
-        RequestError::new(Code::Internal, "A fault of the gateway; send again, ids make that safe.")
-    })?;
-    Ok(answered(gateway, &key, &verdicts))
+    Ok(answered(gateway, &key, &verdicts?))
+}
+
+/// The verdicts of a body's events, which are taken a batch at a time.
+async fn in_slices(
+    gateway: &Arc<Gateway>,
+    client: &Client,
+    ack: Option<AckLevel>,
+    sent_at: SentAt,
+    events: &[&[u8]],
+) -> Result<Vec<Verdict>, RequestError> {
+    let mut verdicts = Vec::with_capacity(events.len());
+    for slice in events.chunks(gateway.config.batch_events.max(1)) {
+        let transmission = client.transmission(gateway, ack, sent_at, None);
+        match gateway.accept(slice, transmission).await {
+            Ok(told) => verdicts.extend(told),
+            Err(_) if verdicts.is_empty() => {
+                let message = "A fault of the gateway; send again, ids make that safe.";
+                return Err(RequestError::new(Code::Internal, message));
+            }
+            // What is on the log already has to be told.
+            Err(_) => verdicts.extend(slice.iter().map(|_| Verdict {
+                event_id: None,
+                status: Status::Retry,
+                acked: None,
+                reason: Some(Reason::new(Code::Internal)),
+                warnings: Vec::new(),
+            })),
+        }
+    }
+    Ok(verdicts)
 }
 
 /// Beacons cannot have headers: a body may carry the user token beside its events.

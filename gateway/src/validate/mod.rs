@@ -269,7 +269,10 @@ impl Judge<'_> {
 
     fn scan<'e>(&self, event: &'e [u8], tape: &'e mut Tape) -> Checks<Fields<'e>> {
         if event.len() > self.config.event_bytes {
-            let expected = format!("at most {} bytes", self.config.event_bytes);
+            // Of a longer line of a stream no more is read.
+            let more = if event.len() >= self.config.batch_bytes { " or more" } else { "" };
+            let (most, size) = (self.config.event_bytes, event.len());
+            let expected = format!("at most {most} bytes; this event has {size}{more}");
             return Err(Box::new(Reason::new(Code::EventTooLarge).expecting(expected)));
         }
         let scanned = tape.object(event, json::Limits { max_depth: self.config.depth }).map_err(|error| {

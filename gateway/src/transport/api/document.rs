@@ -30,6 +30,15 @@ struct FailureDetail {
     message: String,
     /// Its page.
     docs: String,
+    /// Of 413: the most that is taken, in bytes (`body.too_large`) or events (`batch.too_many_events`).
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+    /// Of 413: what was announced, or seen until the limit was passed.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    size: Option<usize>,
+    /// Of `batch.too_many_events`: the place of the first event that did not fit, from 0.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
 }
 
 /// The document.
@@ -70,6 +79,7 @@ pub(super) fn write(operations: &[Operation], config: &GatewayConfig) -> Value {
             "event_bytes": config.event_bytes,
             "batch_bytes": config.batch_bytes,
             "batch_events": config.batch_events,
+            "body_events": config.body_events(),
             "depth": config.depth,
         },
     })
