@@ -140,7 +140,7 @@ pub(crate) fn quarantine_record(
         length: event.len(),
         sha256,
         sent_at: match sent_at {
-            SentAt::At(instant) => Some(instant),
+            SentAt::At(instant) | SentAt::Roughly(instant) => Some(instant),
             SentAt::Absent | SentAt::Unreadable => None,
         },
         ip: transmission.ip.as_deref().filter(|_| keeps_sender),

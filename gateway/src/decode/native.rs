@@ -26,6 +26,9 @@ pub(crate) enum ContentType {
     NdJson,
 }
 
+/// A difference of clocks, in milliseconds, from which on [`SentAt::Roughly`] corrects.
+pub(crate) const ROUGH_MS: i64 = 60_000;
+
 /// When the sender's clock says that it sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum SentAt {
@@ -34,6 +37,8 @@ pub(crate) enum SentAt {
     Absent,
     /// This instant.
     At(Timestamp),
+    /// This instant, which counts only where it is at least [`ROUGH_MS`] off.
+    Roughly(Timestamp),
     /// It says something that is no instant.
     Unreadable,
 }

@@ -20,7 +20,7 @@ use self::fields::{Fields, invalid, missing, no_control_characters};
 use crate::authenticate::Key;
 use crate::config::{GatewayConfig, UnknownTypes};
 use crate::consent::{self, Objected, Signals};
-use crate::decode::native::{SentAt, instant, salvage_event_id};
+use crate::decode::native::{ROUGH_MS, SentAt, instant, salvage_event_id};
 use crate::entropy::{Entropy, mint_event_id};
 use crate::kill::{KillRules, Suspect};
 use crate::telemetry::Fit;
@@ -367,7 +367,12 @@ impl Judge<'_> {
             instant(member).ok_or_else(|| invalid("timestamp", "RFC 3339, or milliseconds since 1970"))?;
         let corrected = match self.sent_at {
             SentAt::Absent => sent,
-            SentAt::At(sent_at) => {
+            SentAt::Roughly(at)
+                if self.received_at.as_millis().abs_diff(at.as_millis()) < ROUGH_MS.unsigned_abs() =>
+            {
+                sent
+            }
+            SentAt::At(sent_at) | SentAt::Roughly(sent_at) => {
                 // What the correction would move out of the believable range stays as sent.
                 let moved =
                     sent.plus_millis(self.received_at.as_millis().saturating_sub(sent_at.as_millis()));

@@ -156,6 +156,11 @@ impl Draft {
         self.sent_at = SentAt::At(at);
     }
 
+    /// The same for vendors that correct only clocks that are far off.
+    pub(crate) fn sent_roughly_at(&mut self, at: Timestamp) {
+        self.sent_at = SentAt::Roughly(at);
+    }
+
     /// `metadata`, `consent`, `session_id`: one of our members, each at most once.
     pub(crate) fn member(&mut self, name: &'static str, value: &str) {
         push_member(&mut self.members, name, value);

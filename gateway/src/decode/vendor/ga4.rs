@@ -25,7 +25,7 @@ const BOTH: &str = "POST, GET, OPTIONS";
 const LOST: &str = "There is nothing here. GA4's and Firebase's events go to POST /mp/collect?api_secret=…, POST /debug/mp/collect, and from \
     pages to /g/collect?v=2&tid=….";
 
-/// Bytes of the request's hash that stand in an id.
+/// Bytes of a hash that stand in an id.
 const HASHED_BYTES: usize = 16;
 /// Most items of a hit.
 const MAX_ITEMS: usize = 200;
@@ -40,13 +40,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
 };
 
 fn decode(call: &Call<'_>) -> Result<Action, RequestError> {
-    let seed = hex(Sha256::new()
-        .chain_update(call.uri.query().unwrap_or_default())
-        .chain_update([0])
-        .chain_update(call.body)
-        .finalize()
-        .get(..HASHED_BYTES)
-        .unwrap_or_default());
+    let seed = digest(&[call.uri.query().unwrap_or_default().as_bytes(), call.body]);
     let is_page = call.path() == "/g/collect";
     let name = if is_page { "tid" } else { "api_secret" };
     let credentials = call.parameter(name).as_deref().map(Credential::in_query).into_iter().collect();
@@ -54,6 +48,18 @@ fn decode(call: &Call<'_>) -> Result<Action, RequestError> {
     let is_debug = call.path() == "/debug/mp/collect";
     let answer: Answer = Box::new(move |told| answer(told, is_debug));
     Ok(Action::Take(Batch { credentials, items, answer }))
+}
+
+/// A name for bytes, where a vendor's events have no ids.
+pub(super) fn digest(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for (place, part) in parts.iter().enumerate() {
+        if place > 0 {
+            hash.update([0]);
+        }
+        hash.update(part);
+    }
+    hex(hash.finalize().get(..HASHED_BYTES).unwrap_or_default())
 }
 
 fn answer(told: &Told<'_>, is_debug: bool) -> Reply {

@@ -13,15 +13,19 @@
 //! as they were sent; a correction by the sender's clock is told by `Draft::sent_at`, so that a repeated request has the same
 //! bytes. Ids that are no UUID are given as they are. An event that means nobody gets its `none:` id in [`Draft::finish`]. What
 //! cannot be scanned is handed on as [`Item::Broken`]: the verdict then names the place. `text` reads base64 and forms, `told`
-//! sums verdicts up, `spec` is the event of Segment's family, which others may share for their `context`.
+//! sums verdicts up, `spec` is the event of Segment's family, which others may share for their `context`, `around`
+//! groups flat members there.
 //!
 //! **Invariant:** adapters are pure: no clock, no randomness, no I/O, no keys looked up; no bytes make one panic; one bad event costs
 //! only itself.
 
+mod amplitude;
+mod around;
 pub(crate) mod cloudevents;
 mod draft;
 mod ga4;
 mod jitsu;
+mod mixpanel;
 mod rudder;
 mod segment;
 mod spec;
@@ -42,8 +46,15 @@ use crate::authenticate::Credential;
 use crate::error::RequestError;
 
 /// Every vendor that is understood, in the order in which they are asked.
-pub(crate) const ADAPTERS: &[Adapter] =
-    &[rudder::ADAPTER, segment::ADAPTER, jitsu::ADAPTER, ga4::ADAPTER, cloudevents::ADAPTER];
+pub(crate) const ADAPTERS: &[Adapter] = &[
+    rudder::ADAPTER,
+    segment::ADAPTER,
+    jitsu::ADAPTER,
+    ga4::ADAPTER,
+    mixpanel::ADAPTER,
+    amplitude::ADAPTER,
+    cloudevents::ADAPTER,
+];
 
 /// How one vendor's clients speak.
 pub(crate) struct Adapter {
@@ -98,6 +109,9 @@ impl<'a> Call<'a> {
     }
 }
 
+/// A transparent GIF of one pixel.
+const GIF: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
+
 /// What a request asks for.
 pub(crate) enum Action {
     /// To take events.
@@ -145,6 +159,12 @@ impl Reply {
     pub(crate) fn text(status: StatusCode, text: &str) -> Self {
         let body = text.as_bytes().to_vec();
         Self { status, content_type: "text/plain; charset=utf-8", body, headers: Vec::new() }
+    }
+
+    /// A picture that nobody sees, for mails and pages without scripts.
+    pub(crate) fn pixel() -> Self {
+        let headers = vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+        Self { status: StatusCode::OK, content_type: "image/gif", body: GIF.to_vec(), headers }
     }
 
     /// Caches may keep it for a while: what configuration endpoints say changes rarely.

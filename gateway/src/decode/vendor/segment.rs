@@ -66,9 +66,6 @@ pub(super) const ADAPTER: Adapter = Adapter {
     refuse,
 };
 
-/// A transparent GIF of one pixel.
-const GIF: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
-
 fn decode(call: &Call<'_>) -> Result<Action, RequestError> {
     let path = call.path();
     if path == "/v1/m" {
@@ -110,12 +107,7 @@ fn pixel(call: &Call<'_>) -> Result<Action, RequestError> {
     let unreadable = || RequestError::new(Code::RequestInvalid, "`data` is an event as JSON, in base64.");
     let data = call.parameter("data").and_then(|data| text::base64(&data)).ok_or_else(unreadable)?;
     let inner = Call { body: &data, ..*call };
-    let answer: Answer = Box::new(|_| Reply {
-        status: StatusCode::OK,
-        content_type: "image/gif",
-        body: GIF.to_vec(),
-        headers: vec![(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"))],
-    });
+    let answer: Answer = Box::new(|_| Reply::pixel());
     let mut batch = take(&inner, Manner { vendor: "segment", ..Manner::default() }, answer)?;
     // It came in the address, where secret keys do not belong.
     batch.credentials = batch.credentials.into_iter().map(Credential::into_url).collect();

@@ -6,6 +6,7 @@ mod openapi;
 mod pixel;
 mod streams;
 mod vendors;
+mod vendors_analytics;
 
 use std::io::Write as _;
 
