@@ -141,7 +141,7 @@ pub(crate) fn quarantine_record(
         sha256,
         sent_at: match sent_at {
             SentAt::At(instant) | SentAt::Roughly(instant) => Some(instant),
-            SentAt::Absent | SentAt::Unreadable => None,
+            SentAt::Absent | SentAt::After(_) | SentAt::Unreadable => None,
         },
         ip: transmission.ip.as_deref().filter(|_| keeps_sender),
         user_agent: transmission.user_agent.as_deref().filter(|_| keeps_sender),

@@ -46,13 +46,13 @@ const SLOW: &[Stage] = &[
     Stage {
         name: "slow-it",
         budget: minutes(5),
-        work: |tally| count(tally, cargo_test(&["--test", "it"], &[SLOW_TESTS])),
+        work: |tally| count(tally, cargo_test(&["--test", "it"], &SLOW_TESTS)),
     },
     Stage { name: "long-torture", budget: minutes(60), work: long_torture },
 ];
 
-/// Tests of `it` that restart the program before a broker many times.
-const SLOW_TESTS: &str = "spool_position::";
+/// Tests of `it` that restart the program before a broker many times, or flood it.
+const SLOW_TESTS: [&str; 2] = ["spool_position::", "overload::ten_times"];
 
 /// Schemathesis, which takes its time, against the program.
 const API_TESTS: &str = "openapi::";
@@ -178,7 +178,7 @@ fn unit(tally: &mut Tally) -> Result<()> {
 }
 
 fn integration(tally: &mut Tally) -> Result<()> {
-    let skipped = ["crash::", API_TESTS, SLOW_TESTS].map(|name| ["--skip", name]);
+    let skipped = ["crash::", API_TESTS, SLOW_TESTS[0], SLOW_TESTS[1]].map(|name| ["--skip", name]);
     count(tally, cargo_test(&["--test", "*"], skipped.as_flattened()))
 }
 

@@ -39,6 +39,8 @@ pub(crate) enum SentAt {
     At(Timestamp),
     /// This instant, which counts only where it is at least [`ROUGH_MS`] off.
     Roughly(Timestamp),
+    /// So many milliseconds after the event, which has no time of its own.
+    After(i64),
     /// It says something that is no instant.
     Unreadable,
 }
@@ -69,7 +71,15 @@ impl ContentType {
     }
 }
 
+/// An event without a time of its own is at most so old, ms: a week.
+const MAX_AGE_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
+
 impl SentAt {
+    /// How long ago an event without a time of its own was, milliseconds.
+    pub(crate) fn age_ms(self) -> i64 {
+        if let Self::After(age) = self { age.clamp(0, MAX_AGE_MS) } else { 0 }
+    }
+
     /// Reads a query parameter.
     pub(crate) fn from_text(text: &str) -> Self {
         Timestamp::parse(text).map_or(Self::Unreadable, Self::At)

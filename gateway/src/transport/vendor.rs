@@ -81,6 +81,10 @@ async fn serve(gateway: &Arc<Gateway>, candidates: &[Candidate], request: Reques
     response
 }
 
+fn cap(gateway: &Gateway) -> Cap {
+    Cap { max_bytes: gateway.config.batch_bytes, max_ratio: gateway.config.inflate_ratio }
+}
+
 /// The body, read and inflated within bounds, with its share of the budget.
 async fn inflated(
     gateway: &Gateway,
@@ -95,8 +99,7 @@ async fn inflated(
     gateway.metrics.received_bytes.inc_by(bytes.len() as u64);
     let names = parts.headers.get_all(CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let names: Vec<&str> = names.collect();
-    let cap = Cap { max_bytes: gateway.config.batch_bytes, max_ratio: gateway.config.inflate_ratio };
-    let plain = compression::inflate(&names.join(","), &bytes, cap)?;
+    let plain = compression::inflate(&names.join(","), &bytes, cap(gateway))?;
     if matches!(plain, Cow::Owned(_)) {
         gateway.budget.grow(&mut share, plain.len())?;
     }
@@ -116,6 +119,7 @@ async fn answer(
         headers: &parts.headers,
         body: bytes,
         limits: Limits { max_depth: gateway.config.depth },
+        cap: cap(gateway),
         max_events: gateway.config.batch_events,
     };
     let allow = candidates.first().map_or("POST, OPTIONS", |(methods, _)| methods);

@@ -362,11 +362,13 @@ impl Judge<'_> {
         fields: &Fields<'_>,
         findings: &mut Findings,
     ) -> Checks<(Timestamp, Option<Timestamp>)> {
-        let Some(member) = fields.get("timestamp") else { return Ok((self.received_at, None)) };
+        let Some(member) = fields.get("timestamp") else {
+            return Ok((self.received_at.plus_millis(-self.sent_at.age_ms()), None));
+        };
         let sent =
             instant(member).ok_or_else(|| invalid("timestamp", "RFC 3339, or milliseconds since 1970"))?;
         let corrected = match self.sent_at {
-            SentAt::Absent => sent,
+            SentAt::Absent | SentAt::After(_) => sent,
             SentAt::Roughly(at)
                 if self.received_at.as_millis().abs_diff(at.as_millis()) < ROUGH_MS.unsigned_abs() =>
             {

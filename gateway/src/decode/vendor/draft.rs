@@ -133,6 +133,14 @@ impl Draft {
         true
     }
 
+    /// What was given as the device of somebody known and means nobody, for the warning.
+    pub(crate) fn no_device(&mut self, value: &Member<'_>) {
+        let text = if value.kind == Kind::String { raw(value) } else { "\"[object Object]\"" };
+        if self.has_somebody && value.kind != Kind::Null {
+            push_member(&mut self.members, "anonymous_id", text);
+        }
+    }
+
     /// The sender's time. What is none is left out: the vendors take the time of arrival then.
     pub(crate) fn timestamp(&mut self, value: &Member<'_>) -> bool {
         let readable = instant(value).is_some();
@@ -159,6 +167,11 @@ impl Draft {
     /// The same for vendors that correct only clocks that are far off.
     pub(crate) fn sent_roughly_at(&mut self, at: Timestamp) {
         self.sent_at = SentAt::Roughly(at);
+    }
+
+    /// How long after the event it was sent, milliseconds, where nothing else tells its time.
+    pub(crate) fn sent_after(&mut self, age_ms: i64) {
+        self.sent_at = SentAt::After(age_ms);
     }
 
     /// `metadata`, `consent`, `session_id`: one of our members, each at most once.

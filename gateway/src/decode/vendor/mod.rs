@@ -26,6 +26,7 @@ mod draft;
 mod ga4;
 mod jitsu;
 mod mixpanel;
+mod posthog;
 mod rudder;
 mod segment;
 mod spec;
@@ -43,6 +44,7 @@ use schemas::json::Limits;
 pub(crate) use self::draft::Draft;
 pub(crate) use self::told::Told;
 use crate::authenticate::Credential;
+use crate::decode::compression::Cap;
 use crate::error::RequestError;
 
 /// Every vendor that is understood, in the order in which they are asked.
@@ -53,6 +55,7 @@ pub(crate) const ADAPTERS: &[Adapter] = &[
     ga4::ADAPTER,
     mixpanel::ADAPTER,
     amplitude::ADAPTER,
+    posthog::ADAPTER,
     cloudevents::ADAPTER,
 ];
 
@@ -78,6 +81,8 @@ pub(crate) struct Call<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a [u8],
     pub(crate) limits: Limits,
+    /// For what is compressed inside the body.
+    pub(crate) cap: Cap,
     pub(crate) max_events: usize,
 }
 
@@ -90,8 +95,7 @@ impl<'a> Call<'a> {
 
     /// The first query parameter of that name, decoded.
     pub(crate) fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
-        let query = self.uri.query()?;
-        form_urlencoded::parse(query.as_bytes()).find_map(|(key, value)| (key == name).then_some(value))
+        text::field(self.uri.query()?.as_bytes(), name)
     }
 
     /// A header's text.

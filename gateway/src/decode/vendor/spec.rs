@@ -216,7 +216,8 @@ fn around<'e>(event: &Event<'e>, manner: &Manner, draft: &mut Draft, context: &m
     }
 }
 
-fn session(member: &Scanned<'_>, draft: &mut Draft) {
+/// A session's id, which may be a number.
+pub(crate) fn session(member: &Scanned<'_>, draft: &mut Draft) {
     match member.kind() {
         Kind::Number => draft.member("session_id", &quoted(member.raw())),
         Kind::String => draft.member("session_id", member.raw()),

@@ -22,7 +22,8 @@ impl Asked {
     fn call(&self) -> Call<'_> {
         let limits = Limits { max_depth: 32 };
         let Self { method, uri, headers, body } = self;
-        Call { method, uri, headers, body, limits, max_events: 2_500 }
+        let cap = Cap { max_bytes: 1 << 20, max_ratio: 100 };
+        Call { method, uri, headers, body, limits, cap, max_events: 2_500 }
     }
 
     fn read(line: &Value) -> Self {

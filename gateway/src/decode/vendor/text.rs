@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** every alphabet and padding of base64 in use gives the same bytes, also where a plus became a space on its way.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -27,6 +29,17 @@ pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
         })
         .collect();
     LENIENT.decode(plain).ok()
+}
+
+/// JSON as it is or in base64, as forms and queries have it under `data`.
+pub(crate) fn json_or_base64(text: &str) -> Option<Vec<u8>> {
+    let trimmed = text.trim();
+    if trimmed.starts_with(['{', '[']) { Some(trimmed.as_bytes().to_vec()) } else { base64(text) }
+}
+
+/// The first field of that name in a form, decoded.
+pub(crate) fn field<'f>(form: &'f [u8], name: &str) -> Option<Cow<'f, str>> {
+    form_urlencoded::parse(form).find_map(|(key, value)| (key == name).then_some(value))
 }
 
 /// Writes standard base64.

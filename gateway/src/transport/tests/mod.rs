@@ -4,6 +4,7 @@ mod excess;
 mod keys;
 mod openapi;
 mod pixel;
+mod posthog;
 mod streams;
 mod vendors;
 mod vendors_analytics;

@@ -10,11 +10,11 @@ fn basic(key: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{key}:")))
 }
 
-async fn post(stand: &Stand, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+pub(super) async fn post(stand: &Stand, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
     ask(stand, Method::POST, path, headers, body.to_string()).await
 }
 
-fn logged(stand: &Stand) -> Vec<Value> {
+pub(super) fn logged(stand: &Stand) -> Vec<Value> {
     stand.log.records(Topic::Events).iter().map(value).collect()
 }
 
