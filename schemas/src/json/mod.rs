@@ -19,9 +19,8 @@ use std::borrow::Cow;
 use crate::verdict::Code;
 
 pub use patch::{Difference, PatchError, differences, patch};
-pub use scan::{object, object_and};
 pub use split::{is_closed, split, split_by};
-pub use tape::{Children, Scanned, Tape};
+pub use tape::{Children, Scanned, Tape, object, object_and};
 
 /// `serde_json` reads no deeper than this, so neither does the scanner, whatever [`Limits`] say.
 pub const DEEPEST: usize = 127;

@@ -7,36 +7,14 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use super::tape::{Entry, Frame, Name, Scanned, Tape, has_late_controls, members, name_bit};
-use super::{DEEPEST, Error, Kind, Limits, Member, plain};
+use super::tape::{Entry, Frame, Name, Scanned, Tape, has_late_controls, name_bit};
+use super::{DEEPEST, Error, Kind, Limits, plain};
 use crate::verdict::Code;
 
 /// Up to so many names of an object are compared one by one; beyond, a set is kept.
 const COMPARED_NAMES: u32 = 16;
 /// Numbers without exponent and shorter than this fit a double.
 const SAFE_NUMBER_BYTES: usize = 300;
-
-/// Scans one event: the whole value is checked (UTF-8, syntax, depth, names once, whole surrogate pairs, numbers a double can
-/// hold, no control characters in names), the members of the outermost object are returned.
-pub fn object(bytes: &[u8], limits: Limits) -> Result<Vec<Member<'_>>, Error> {
-    Ok(object_and(bytes, limits, [])?.0)
-}
-
-/// The same, and the members of those members that `inside` names; none of what is absent or no object.
-pub fn object_and<'a, const N: usize>(
-    bytes: &'a [u8],
-    limits: Limits,
-    inside: [&str; N],
-) -> Result<(Vec<Member<'a>>, [Vec<Member<'a>>; N]), Error> {
-    let mut tape = Tape::with_room();
-    let text = tape.fill(bytes, limits)?;
-    let outer = Scanned { text, entries: &tape.entries };
-    let inside = inside.map(|name| {
-        let found = outer.children().find(|child| child.is_named(name));
-        found.filter(|child| child.kind() == Kind::Object).map_or_else(Vec::new, |child| members(text, child))
-    });
-    Ok((members(text, outer), inside))
-}
 
 /// Checks one whole JSON value, without white space around.
 pub(super) fn check(bytes: &[u8], tape: &mut Tape) -> Result<Kind, Error> {
@@ -47,14 +25,14 @@ pub(super) fn check(bytes: &[u8], tape: &mut Tape) -> Result<Kind, Error> {
 }
 
 impl Tape {
-    /// Scans one event as [`object`] does, and gives all that is in it. The tape's memory is used again by the next event.
+    /// Scans one event as [`super::object`] does, and gives all that is in it. The tape's memory is used again by the next event.
     pub fn object<'a>(&'a mut self, bytes: &'a [u8], limits: Limits) -> Result<Scanned<'a>, Error> {
         let text = self.fill(bytes, limits)?;
         Ok(Scanned { text, entries: &self.entries })
     }
 
     /// Fills the tape with one object; gives the object's text.
-    fn fill<'a>(&mut self, bytes: &'a [u8], limits: Limits) -> Result<&'a str, Error> {
+    pub(super) fn fill<'a>(&mut self, bytes: &'a [u8], limits: Limits) -> Result<&'a str, Error> {
         let mut scanner = Scanner::new(bytes, limits, self)?;
         scanner.space();
         let is_object = scanner.peek() == Some(b'{');

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Kind, Member};
+use super::{Error, Kind, Limits, Member};
 
 /// Memory for scans, used again from event to event.
 #[derive(Clone, Debug, Default)]
@@ -178,6 +178,28 @@ pub(super) fn members<'a>(text: &'a str, object: Scanned<'_>) -> Vec<Member<'a>>
     };
     members.extend(object.children().filter_map(member));
     members
+}
+
+/// Scans one event: the whole value is checked (UTF-8, syntax, depth, names once, whole surrogate pairs, numbers a double can
+/// hold, no control characters in names), the members of the outermost object are returned.
+pub fn object(bytes: &[u8], limits: Limits) -> Result<Vec<Member<'_>>, Error> {
+    Ok(object_and(bytes, limits, [])?.0)
+}
+
+/// The same, and the members of those members that `inside` names; none of what is absent or no object.
+pub fn object_and<'a, const N: usize>(
+    bytes: &'a [u8],
+    limits: Limits,
+    inside: [&str; N],
+) -> Result<(Vec<Member<'a>>, [Vec<Member<'a>>; N]), Error> {
+    let mut tape = Tape::with_room();
+    let text = tape.fill(bytes, limits)?;
+    let outer = Scanned { text, entries: &tape.entries };
+    let inside = inside.map(|name| {
+        let found = outer.children().find(|child| child.is_named(name));
+        found.filter(|child| child.kind() == Kind::Object).map_or_else(Vec::new, |child| members(text, child))
+    });
+    Ok((members(text, outer), inside))
 }
 
 /// A member's name, escapes decoded.
