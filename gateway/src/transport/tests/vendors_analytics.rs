@@ -190,7 +190,7 @@ async fn amplitudes_refusals_are_those_its_clients_know() {
         let answer = ask(&stand, Method::POST, "/2/httpapi", &[], body).await;
         assert_eq!((answer.status.as_u16(), &answer.json["code"]), (400, &json!(400)), "{body}");
     }
-    let large = ask(&stand, Method::POST, "/batch", &[], "x".repeat(5 << 20)).await;
+    let large = ask(&stand, Method::POST, "/2/httpapi", &[], "x".repeat(5 << 20)).await;
     assert_eq!((large.status.as_u16(), &large.json["code"]), (413, &json!(413)));
     stand.log.fail(Some(AppendError::Full));
     let busy = ask(&stand, Method::POST, "/2/httpapi", &[], amplitude(&[event])).await;
